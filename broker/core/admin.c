@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/* Questions and orders of people. What is long is a listing: a cursor that looks at a bounded share
+ * in each step. */
+#include "broker/core/internal.h"
+#include "common/base/assert.h"
+
+#define TOKEN_EPOCH_BITS 24
+
+static struct effect *answer_done(struct core *core, struct session *session, uint64_t request,
+                                  enum done_status status, uint64_t count, struct effects *out)
+{
+    struct effect *effect = session_send(core, session, MESSAGE_DONE, out);
+    if (effect != NULL) {
+        effect->number = request;
+        effect->status = (uint8_t)status;
+        effect->value = count;
+    }
+    return effect;
+}
+
+static struct effect *last_row(struct core *core, struct session *session, enum message_kind kind,
+                               uint64_t request, enum done_status status, struct effects *out)
+{
+    struct effect *effect = session_send(core, session, kind, out);
+    if (effect != NULL) {
+        effect->is_last = 1;
+        effect->listing = LISTING_COUNT; /* not of a listing */
+        effect->number = request;
+        effect->status = (uint8_t)status;
+    }
+    return effect;
+}
+
+/* ---- one task ---- */
+
+static void on_task_query(struct core *core, struct session *session, const struct input *input,
+                          struct effects *out)
+{
+    const struct wire_task_query *query = &input->message->as.task_query;
+    struct effect *effect = session_send(core, session, MESSAGE_TASK_INFO, out);
+    if (effect == NULL) {
+        return;
+    }
+    effect->number = query->request;
+    effect->id = query->id;
+    effect->status = AWAIT_UNKNOWN;
+    const uint32_t known = id_find(core, &query->id);
+    if (known == MAP_NONE) {
+        return;
+    }
+    const bool is_gone = known >= core->task_slab.count_max;
+    const uint32_t owner = is_gone ? core->remembered[known - core->task_slab.count_max].owner
+                                   : core->tasks[known].owner;
+    if (owner != session->owner && (input->rights & RIGHT_ADMIN) == 0) {
+        return;
+    }
+    if (is_gone) {
+        effect->status = AWAIT_GONE;
+        return;
+    }
+    const struct task *task = &core->tasks[known];
+    effect->task = known;
+    effect->sequence = task->sequence;
+    effect->attempt = task->attempt;
+    effect->status = task_is_settled(task) ? AWAIT_SETTLED : AWAIT_PENDING;
+    effect->reason = (uint8_t)core_wait_reason(core, task, &effect->value);
+}
+
+/* ---- listings ---- */
+
+static struct listing *open_listing(struct core *core, const struct session *session,
+                                    enum message_kind kind, uint64_t request)
+{
+    for (uint32_t i = 0; i < LISTING_COUNT; i++) {
+        struct listing *listing = &core->listings[i];
+        if (!listing->is_open) {
+            *listing = (struct listing){.is_open = true,
+                                        .code = (uint8_t)kind,
+                                        .session = session_number(core, session),
+                                        .session_serial = session->serial,
+                                        .request = request,
+                                        .count_left = core->config.entry_count_max,
+                                        .service = NONE};
+            return listing;
+        }
+    }
+    return NULL;
+}
+
+static uint64_t token_of(const struct core *core, uint32_t place)
+{
+    return ((uint64_t)core->config.epoch << (64 - TOKEN_EPOCH_BITS)) | ((uint64_t)place + 1);
+}
+
+static bool token_is_ours(const struct core *core, uint64_t token)
+{
+    return token == 0 || token >> (64 - TOKEN_EPOCH_BITS) == core->config.epoch;
+}
+
+static void on_task_list(struct core *core, struct session *session, const struct input *input,
+                         struct effects *out)
+{
+    const struct wire_task_list *list = &input->message->as.task_list;
+    uint32_t service = NONE;
+    if (list->service.size > 0) {
+        service = service_find(core, list->service);
+        if (service == MAP_NONE) {
+            last_row(core, session, MESSAGE_TASK_PAGE, list->request, DONE_NOT_FOUND, out);
+            return;
+        }
+    }
+    if (!token_is_ours(core, list->token)) {
+        last_row(core, session, MESSAGE_TASK_PAGE, list->request, DONE_TOKEN_OLD, out);
+        return;
+    }
+    struct listing *listing = open_listing(core, session, MESSAGE_TASK_PAGE, list->request);
+    if (listing == NULL) {
+        last_row(core, session, MESSAGE_TASK_PAGE, list->request, DONE_BUSY, out);
+        return;
+    }
+    listing->sees_all = (input->rights & RIGHT_ADMIN) != 0;
+    listing->service = service;
+    listing->state = (uint32_t)list->state;
+    listing->place = list->token == 0 ? 0 : (uint32_t)list->token - 1;
+    if (list->count_max > 0 && list->count_max < listing->count_left) {
+        listing->count_left = (uint32_t)list->count_max;
+    }
+}
+
+static void on_worker_query(struct core *core, struct session *session, const struct input *input,
+                            struct effects *out)
+{
+    const struct wire_worker_query *query = &input->message->as.worker_query;
+    struct listing *listing = open_listing(core, session, MESSAGE_WORKER_INFO, query->request);
+    if (listing == NULL) {
+        last_row(core, session, MESSAGE_WORKER_INFO, query->request, DONE_BUSY, out);
+        return;
+    }
+    name_set(&listing->name, query->name);
+}
+
+bool admin_has_listing(const struct core *core)
+{
+    for (uint32_t i = 0; i < LISTING_COUNT; i++) {
+        if (core->listings[i].is_open) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct effect *row(struct core *core, const struct listing *listing, struct effects *out)
+{
+    struct effect *effect = session_send(core, &core->sessions[listing->session],
+                                         (enum message_kind)listing->code, out);
+    if (effect != NULL) {
+        effect->listing = (uint8_t)(listing - core->listings);
+        effect->number = listing->request;
+    }
+    return effect;
+}
+
+static bool is_listed(const struct core *core, const struct listing *listing,
+                      const struct task *task)
+{
+    if (task->sequence == 0) {
+        return false; /* a free place */
+    }
+    if (!listing->sees_all && task->owner != core->sessions[listing->session].owner) {
+        return false;
+    }
+    if (listing->service != NONE && core->queues[task->queue].service != listing->service) {
+        return false;
+    }
+    return listing->state == 0 || listing->state == 1u + task->state;
+}
+
+static void list_task(struct core *core, struct listing *listing, struct effects *out)
+{
+    const struct task *task = &core->tasks[listing->place];
+    if (!is_listed(core, listing, task)) {
+        return;
+    }
+    struct effect *effect = row(core, listing, out);
+    if (effect != NULL) {
+        uint64_t left_ms = 0;
+        effect->task = listing->place;
+        effect->sequence = task->sequence;
+        effect->status = (uint8_t)core_wait_reason(core, task, &left_ms);
+        listing->count_left--;
+    }
+}
+
+static void list_worker(struct core *core, struct listing *listing, struct effects *out)
+{
+    const struct session *worker = &core->sessions[listing->place];
+    const struct bytes wanted = {(const uint8_t *)listing->name.text, listing->name.size};
+    if (worker->state != SESSION_LIVE || worker->role != ROLE_WORKER ||
+        (wanted.size > 0 && !name_is(&worker->name, wanted))) {
+        return;
+    }
+    struct effect *effect = row(core, listing, out);
+    if (effect != NULL) {
+        effect->session = listing->place;
+        listing->count_left--;
+    }
+}
+
+static void end_listing(struct core *core, struct listing *listing, bool is_at_end,
+                        struct effects *out)
+{
+    struct effect *effect = row(core, listing, out);
+    if (effect != NULL) {
+        effect->is_last = 1;
+        effect->status = DONE_OK;
+        effect->value = is_at_end ? 0 : token_of(core, listing->place);
+    }
+    listing->is_open = false;
+}
+
+static void run_listing(struct core *core, struct listing *listing, uint32_t visits,
+                        struct effects *out)
+{
+    const struct session *session = &core->sessions[listing->session];
+    if (session->serial != listing->session_serial || session->connection == NONE) {
+        listing->is_open =
+            false; /* nobody to tell; the shell drops the open page with the connection */
+        return;
+    }
+    const bool is_of_tasks = listing->code == MESSAGE_TASK_PAGE;
+    const uint32_t places = is_of_tasks ? core->task_slab.used : core->session_slab.used;
+    for (; visits > 0 && listing->count_left > 0 && listing->place < places; visits--) {
+        if (effects_room(out) < 2) {
+            return;
+        }
+        if (is_of_tasks) {
+            list_task(core, listing, out);
+        } else {
+            list_worker(core, listing, out);
+        }
+        listing->place++;
+        core->visits--;
+    }
+    if (effects_room(out) > 0 && (listing->place >= places || listing->count_left == 0)) {
+        end_listing(core, listing, listing->place >= places, out);
+    }
+}
+
+void admin_run_listings(struct core *core, struct effects *out)
+{
+    const uint32_t share = core->visits / LISTING_COUNT;
+    for (uint32_t i = 0; i < LISTING_COUNT; i++) {
+        if (core->listings[i].is_open && effects_room(out) > 0) {
+            run_listing(core, &core->listings[i], share, out);
+        }
+    }
+}
+
+/* ---- services, workers, the broker ---- */
+
+static void on_service_query(struct core *core, struct session *session, const struct input *input,
+                             struct effects *out)
+{
+    const struct wire_service_query *query = &input->message->as.service_query;
+    uint32_t first = 0;
+    uint32_t end = core->service_count;
+    if (query->name.size > 0) {
+        first = service_find(core, query->name);
+        if (first == MAP_NONE) {
+            last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_NOT_FOUND, out);
+            return;
+        }
+        end = first + 1;
+    }
+    for (uint32_t i = first; i < end && i < first + ENTRY_COUNT_MAX; i++) {
+        struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);
+        if (effect != NULL) {
+            effect->service = i;
+            effect->listing = LISTING_COUNT;
+            effect->number = query->request;
+        }
+    }
+    last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_OK, out);
+}
+
+static void on_service_set(struct core *core, struct session *session, const struct input *input,
+                           struct effects *out)
+{
+    const struct wire_service_set *set = &input->message->as.service_set;
+    const uint32_t found = service_find(core, set->name);
+    if (found == MAP_NONE) {
+        answer_done(core, session, set->request, DONE_NOT_FOUND, 0, out);
+        return;
+    }
+    struct service *service = &core->services[found];
+    switch ((enum service_action)set->action) {
+    case SERVICE_PAUSE:
+    case SERVICE_RESUME:
+        service_set_paused(core, service, set->action == SERVICE_PAUSE, out);
+        break;
+    case SERVICE_BREAKER_OPEN:
+        service_force_breaker(core, service, BREAKER_FORCED_OPEN, out);
+        break;
+    case SERVICE_BREAKER_CLOSE:
+        service_force_breaker(core, service, BREAKER_FORCED_CLOSED, out);
+        break;
+    case SERVICE_BREAKER_AUTO:
+        service_force_breaker(core, service, BREAKER_AUTO, out);
+        break;
+    case SERVICE_ACTION_COUNT:
+        break;
+    }
+    answer_done(core, session, set->request, DONE_OK, 1, out);
+}
+
+/* Names are unique within a principal, so a few workers may share one; the slab is looked through
+ * once. */
+static void on_worker_drain(struct core *core, struct session *session, const struct input *input,
+                            struct effects *out)
+{
+    const struct wire_worker_drain *drain = &input->message->as.worker_drain;
+    uint64_t count = 0;
+    for (uint32_t owner = 0; owner < core->owner_count; owner++) {
+        struct session *worker = session_find_worker(core, owner, drain->name);
+        if (worker != NULL && effects_room(out) > 2) {
+            session_drain(core, worker, out);
+            count++;
+        }
+    }
+    answer_done(core, session, drain->request, count > 0 ? DONE_OK : DONE_NOT_FOUND, count, out);
+}
+
+static void on_broker_drain(struct core *core, struct session *session, const struct input *input,
+                            struct effects *out)
+{
+    core_drain(core, out);
+    answer_done(core, session, input->message->as.broker_drain.request, DONE_OK,
+                core->unsettled_count, out);
+}
+
+static void on_broker_query(struct core *core, struct session *session, const struct input *input,
+                            struct effects *out)
+{
+    struct effect *effect = session_send(core, session, MESSAGE_BROKER_INFO, out);
+    if (effect != NULL) {
+        effect->number = input->message->as.broker_query.request;
+    }
+}
+
+/* Orders need the right to administer; `request` is the first field of each of them. */
+static bool may_order(struct core *core, struct session *session, const struct input *input,
+                      uint64_t request, struct effects *out)
+{
+    if ((input->rights & RIGHT_ADMIN) != 0) {
+        return true;
+    }
+    answer_done(core, session, request, DONE_REFUSED, 0, out);
+    return false;
+}
+
+static void on_order(struct core *core, struct session *session, const struct input *input,
+                     struct effects *out)
+{
+    const struct message *message = input->message;
+    if (message->kind == MESSAGE_SERVICE_SET) {
+        if (may_order(core, session, input, message->as.service_set.request, out)) {
+            on_service_set(core, session, input, out);
+        }
+    } else if (message->kind == MESSAGE_WORKER_DRAIN) {
+        if (may_order(core, session, input, message->as.worker_drain.request, out)) {
+            on_worker_drain(core, session, input, out);
+        }
+    } else if (may_order(core, session, input, message->as.broker_drain.request, out)) {
+        on_broker_drain(core, session, input, out);
+    }
+}
+
+void admin_on_message(struct core *core, struct session *session, const struct input *input,
+                      struct effects *out)
+{
+    const enum message_kind kind = input->message->kind;
+    if (kind == MESSAGE_TASK_QUERY) {
+        on_task_query(core, session, input, out);
+    } else if (kind == MESSAGE_TASK_LIST) {
+        on_task_list(core, session, input, out);
+    } else if (kind == MESSAGE_SERVICE_QUERY) {
+        on_service_query(core, session, input, out);
+    } else if (kind == MESSAGE_WORKER_QUERY) {
+        on_worker_query(core, session, input, out);
+    } else if (kind == MESSAGE_BROKER_QUERY) {
+        on_broker_query(core, session, input, out);
+    } else {
+        on_order(core, session, input, out);
+    }
+}

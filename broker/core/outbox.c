@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/* Answers that wait for their record to be durable: one FIFO, so that a task's entries never
+ * overtake each other. */
+#include "broker/core/internal.h"
+#include "common/base/assert.h"
+
+#define BUSY_RETRY_AFTER_MS 500u
+
+void outbox_push(struct core *core, const struct session *session, const struct outbox_item *item)
+{
+    TREADLE_ASSERT(core->outbox_tail - core->outbox_head < core->config.outbox_count_max);
+    struct outbox_item *place = &core->outbox[core->outbox_tail % core->config.outbox_count_max];
+    *place = *item;
+    place->session = session_number(core, session);
+    place->session_serial = session->serial;
+    core->outbox_tail++;
+}
+
+bool outbox_is_due(const struct core *core)
+{
+    return core->outbox_head != core->outbox_tail &&
+           core->outbox[core->outbox_head % core->config.outbox_count_max].after <=
+               core->durable_number;
+}
+
+bool core_admits_input(const struct core *core)
+{
+    return core->config.outbox_count_max - (core->outbox_tail - core->outbox_head) >=
+           3 * ENTRY_COUNT_MAX;
+}
+
+/* SETTLED says more, and goes in the same flush. */
+static bool is_told_by_settled(const struct core *core, const struct outbox_item *item)
+{
+    if (item->code != MESSAGE_ACCEPTED || item->status != ACCEPT_OK || item->task == NONE) {
+        return false;
+    }
+    const struct task *task = &core->tasks[item->task];
+    return task->sequence == item->sequence && task_is_settled(task) &&
+           (task->flags & TASK_WATCHED) != 0 && task->record <= core->durable_number;
+}
+
+static void send_item(struct core *core, const struct outbox_item *item, struct effects *out)
+{
+    struct session *session = &core->sessions[item->session];
+    if (session->serial != item->session_serial || is_told_by_settled(core, item)) {
+        return;
+    }
+    struct effect *effect = session_send(core, session, (enum message_kind)item->code, out);
+    if (effect == NULL) {
+        return;
+    }
+    effect->id = item->id;
+    effect->status = item->status;
+    effect->number = item->number;
+    if (item->code == MESSAGE_ACCEPTED) {
+        effect->reason = (uint8_t)item->number;
+        effect->value = item->status == ACCEPT_BUSY ? BUSY_RETRY_AFTER_MS : 0;
+    }
+}
+
+void outbox_run(struct core *core, struct effects *out)
+{
+    while (outbox_is_due(core) && effects_room(out) > 0) {
+        send_item(core, &core->outbox[core->outbox_head % core->config.outbox_count_max], out);
+        core->outbox_head++;
+    }
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#define _GNU_SOURCE
+
+#include "broker/shell/endpoint.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sysexits.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define IPC_PREFIX "ipc://"
+#define TCP_PREFIX "tcp://"
+
+static void set_error(struct transport_error *error, int exit_code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void set_error(struct transport_error *error, int exit_code, const char *format, ...)
+{
+    va_list arguments;
+    error->exit_code = exit_code;
+    va_start(arguments, format);
+    (void)vsnprintf(error->text, sizeof error->text, format, arguments);
+    va_end(arguments);
+}
+
+static bool starts_with(const char *text, const char *start)
+{
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+/* 127.0.0.0/8 in dotted form, [::1], localhost; names that must be looked up are not trusted. */
+static bool is_loopback(const char *host, size_t size)
+{
+    if ((size == 9 && memcmp(host, "localhost", 9) == 0) ||
+        (size == 5 && memcmp(host, "[::1]", 5) == 0)) {
+        return true;
+    }
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    int used = 0;
+    char text[16];
+    if (size >= sizeof text) {
+        return false;
+    }
+    memcpy(text, host, size);
+    text[size] = '\0';
+    /* NOLINTNEXTLINE(cert-err34-c): at most three digits each, and all of the text is used */
+    return sscanf(text, "%3u.%3u.%3u.%3u%n", &a, &b, &c, &d, &used) == 4 && (size_t)used == size &&
+           a == 127 && b < 256 && c < 256 && d < 256;
+}
+
+enum endpoint_kind endpoint_kind(const char *endpoint)
+{
+    if (starts_with(endpoint, IPC_PREFIX)) {
+        const char first = endpoint[strlen(IPC_PREFIX)];
+        return first == '\0' || first == '@' ? ENDPOINT_BAD : ENDPOINT_IPC;
+    }
+    if (!starts_with(endpoint, TCP_PREFIX)) {
+        return ENDPOINT_BAD;
+    }
+    const char *host = endpoint + strlen(TCP_PREFIX);
+    const char *colon = strrchr(host, ':');
+    if (colon == NULL || colon == host || colon[1] == '\0') {
+        return ENDPOINT_BAD;
+    }
+    return is_loopback(host, (size_t)(colon - host)) ? ENDPOINT_LOOPBACK : ENDPOINT_TCP;
+}
+
+static bool is_listened_to(const struct sockaddr_un *address)
+{
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd == -1) {
+        return false;
+    }
+    const bool is_taken =
+        connect(fd, (const struct sockaddr *)address, sizeof *address) == 0 || errno == EAGAIN;
+    close(fd);
+    return is_taken;
+}
+
+static bool check_ipc(const char *endpoint, struct transport_error *error)
+{
+    const char *path = endpoint + strlen(IPC_PREFIX);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strcmp(path, "*") == 0) {
+        return true; /* libzmq makes up a new path */
+    }
+    if (strlen(path) >= sizeof address.sun_path) {
+        set_error(error, EX_CONFIG, "%s: the path is longer than %zu bytes; use a shorter one",
+                  endpoint, sizeof address.sun_path - 1);
+        return false;
+    }
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    char folder[sizeof address.sun_path];
+    memcpy(folder, address.sun_path, sizeof folder);
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL && slash != folder) {
+        *slash = '\0';
+        if (mkdir(folder, 0755) == -1 && errno != EEXIST) {
+            set_error(error, EX_CANTCREAT, "%s: cannot make %s: %s; make it, or use --listen",
+                      endpoint, folder, strerrordesc_np(errno));
+            return false;
+        }
+    }
+    if (is_listened_to(&address)) {
+        endpoint_describe_failure(endpoint, EADDRINUSE, error);
+        return false;
+    }
+    return true;
+}
+
+bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct transport_error *error)
+{
+    switch (endpoint_kind(endpoint)) {
+    case ENDPOINT_BAD:
+        set_error(error, EX_USAGE, "%s: not an endpoint; write tcp://127.0.0.1:PORT or ipc://PATH",
+                  endpoint);
+        return false;
+    case ENDPOINT_IPC:
+        return check_ipc(endpoint, error);
+    case ENDPOINT_LOOPBACK:
+        if (!is_plain_tcp_allowed) {
+            set_error(error, EX_CONFIG,
+                      "%s: TCP without keys lets in every user of this machine; use ipc://PATH, or "
+                      "say --insecure",
+                      endpoint);
+            return false;
+        }
+        return true;
+    case ENDPOINT_TCP:
+        set_error(
+            error, EX_CONFIG,
+            "%s: TCP without keys is refused off the loopback; listen on tcp://127.0.0.1:PORT "
+            "or ipc://PATH",
+            endpoint);
+        return false;
+    }
+    return false;
+}
+
+void endpoint_describe_failure(const char *endpoint, int error_number,
+                               struct transport_error *error)
+{
+    if (error_number == EADDRINUSE) {
+        set_error(error, EX_UNAVAILABLE,
+                  "%s: address in use; stop the other broker or use --listen", endpoint);
+    } else if (error_number == EACCES || error_number == EPERM) {
+        set_error(error, EX_NOPERM, "%s: permission denied; use another path or port (--listen)",
+                  endpoint);
+    } else {
+        set_error(error, EX_CONFIG, "%s: %s; use another endpoint (--listen)", endpoint,
+                  zmq_strerror(error_number));
+    }
+}

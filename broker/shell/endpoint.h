@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/* What an endpoint's text says, before anything is bound. */
+#ifndef TREADLE_SHELL_ENDPOINT_H
+#define TREADLE_SHELL_ENDPOINT_H
+
+#include "broker/shell/transport.h"
+
+enum endpoint_kind {
+    ENDPOINT_BAD,
+    ENDPOINT_IPC,
+    ENDPOINT_LOOPBACK, /* TCP that stays on this machine */
+    ENDPOINT_TCP,      /* TCP that others can reach */
+};
+
+enum endpoint_kind endpoint_kind(const char *endpoint);
+
+/* Whether it may be bound without encryption, and whether nobody else has it: libzmq would take the
+ * place of a broker that listens on the same ipc path. Makes the folder of an ipc path if only that
+ * is missing. */
+bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct transport_error *error);
+
+/* A failed bind, for people. */
+void endpoint_describe_failure(const char *endpoint, int error_number,
+                               struct transport_error *error);
+
+#endif

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#define _GNU_SOURCE
+
+#include "broker/shell/loop.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "broker/core/core.h"
+#include "broker/shell/encode.h"
+#include "broker/shell/events.h"
+#include "broker/shell/misuse.h"
+#include "broker/shell/store/store.h"
+#include "common/base/assert.h"
+#include "common/base/log.h"
+
+#define ROUND_MESSAGE_MAX   256u
+#define ROUND_SIZE_MAX      (UINT64_C(4) << 20)
+#define ROUND_DISPATCH_MAX  8u
+#define ROUND_STEP_MAX      24u
+#define UNREAD_ROUND_MAX    100u /* ends are told after so many rounds that did not run dry */
+#define MALFORMED_LINES_MAX 100u /* a minute, of all peers together */
+#define LINGER_MS           200  /* for the last messages, at a clean end */
+#define MINUTE_MS           60000u
+#define EPOCH_MASK          0xffffffu
+
+struct loop_counts {
+    uint64_t malformed;
+    uint64_t over_limit;
+    uint64_t cut_off;
+};
+
+struct loop {
+    const struct loop_config *config;
+    struct core *core;
+    void *core_memory;
+    size_t core_memory_size;
+    struct store *store;
+    struct encoder *encoder;
+    struct transport *transport;
+    struct events events;
+    struct effects *effects;
+    struct misuse *misuse; /* by connection */
+    struct encoder_counter counters[16];
+    struct wire_limits limits;
+    struct loop_counts counts;
+    int signal_fd;
+
+    uint64_t now_ms;
+    uint64_t unix_ms;
+    uint64_t told_number;   /* the core knows that records up to here are durable */
+    bool is_behind;         /* the last round left something to do */
+    bool is_dry;            /* the sockets had nothing more to receive */
+    uint32_t unread_rounds; /* in a row that did not run dry */
+    uint64_t minute;        /* of malformed_lines */
+    uint32_t malformed_lines;
+    uint64_t drain_until_ms; /* UINT64_MAX: no signal yet */
+    bool is_over;
+    int exit_code;
+};
+
+/* ---- time ---- */
+
+/* Never goes back, whatever the clock does. */
+static void look_at_clock(struct loop *loop)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    const uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (now_ms > loop->now_ms) {
+        loop->now_ms = now_ms;
+    }
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    loop->unix_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* ---- effects ---- */
+
+static void fail(struct loop *loop, int exit_code)
+{
+    loop->is_over = true;
+    loop->exit_code = exit_code;
+}
+
+static void hand_to_transport(void *context, uint32_t connection, const struct wire_frames *frames)
+{
+    const struct loop *loop = context;
+    transport_send(loop->transport, connection, frames);
+}
+
+static void carry_out(struct loop *loop, const struct effect *effect)
+{
+    switch ((enum effect_kind)effect->kind) {
+    case EFFECT_SEND:
+        encoder_send(loop->encoder, effect);
+        return;
+    case EFFECT_PERSIST:
+        if (!loop->is_over && !store_append(loop->store, loop->core, effect, loop->unix_ms)) {
+            log_error("store.failed", "reason=\"out of memory\"");
+            fail(loop, EX_OSERR); /* nothing may be acknowledged any more */
+        }
+        return;
+    case EFFECT_CLOSE:
+        encoder_flush_connection(loop->encoder, effect->connection);
+        transport_cut(loop->transport, effect->connection, loop->now_ms);
+        return;
+    case EFFECT_LOG:
+        events_write(&loop->events, effect);
+        return;
+    }
+}
+
+static void step(struct loop *loop, const struct input *input)
+{
+    if (loop->is_over) {
+        return;
+    }
+    core_step(loop->core, loop->now_ms, input, loop->effects);
+    for (uint32_t i = 0; i < loop->effects->count; i++) {
+        carry_out(loop, &loop->effects->at[i]);
+    }
+}
+
+/* ---- messages ---- */
+
+static void cut_off(struct loop *loop, uint32_t connection)
+{
+    loop->counts.cut_off++;
+    encoder_flush_connection(loop->encoder, connection);
+    transport_cut(loop->transport, connection, loop->now_ms);
+}
+
+static void log_misuse(struct loop *loop, uint32_t connection, const char *status,
+                       const char *field, bool is_cut)
+{
+    const uint64_t minute = loop->now_ms / MINUTE_MS;
+    if (minute != loop->minute) {
+        loop->minute = minute;
+        loop->malformed_lines = 0;
+    }
+    if (loop->malformed_lines == MALFORMED_LINES_MAX) {
+        return;
+    }
+    loop->malformed_lines++;
+    char peer[128];
+    const char *address = transport_peer(loop->transport, connection);
+    log_warn("session.malformed", "peer=%s connection=%" PRIu32 " status=%s field=\"%s\" cut=%s",
+             log_quote(peer, sizeof peer, address, strlen(address)), connection, status,
+             field == NULL ? "header" : field, is_cut ? "yes" : "no");
+}
+
+static void on_malformed(struct loop *loop, uint32_t connection, const char *status,
+                         const char *field)
+{
+    loop->counts.malformed++;
+    const struct misuse_verdict verdict =
+        misuse_on_malformed(&loop->misuse[connection], loop->now_ms);
+    if (verdict.is_logged || verdict.is_cut) {
+        log_misuse(loop, connection, status, field, verdict.is_cut);
+    }
+    if (verdict.is_cut) {
+        cut_off(loop, connection);
+    }
+}
+
+static void on_over_limit(struct loop *loop, uint32_t connection, const char *field)
+{
+    loop->counts.over_limit++;
+    const struct misuse_verdict verdict =
+        misuse_on_over_limit(&loop->misuse[connection], loop->now_ms);
+    if (verdict.is_logged || verdict.is_cut) {
+        log_misuse(loop, connection, wire_status_text(WIRE_LIMIT), field, verdict.is_cut);
+    }
+    encoder_refuse(loop->encoder, connection, REFUSED_LIMIT,
+                   "a message was over a limit of size, frames or entries");
+    if (verdict.is_cut) {
+        cut_off(loop, connection);
+    }
+}
+
+static bool is_from_a_peer(enum message_kind kind)
+{
+    switch (message_direction(kind)) {
+    case DIRECTION_FROM_PEER:
+    case DIRECTION_FROM_CLIENT:
+    case DIRECTION_FROM_WORKER:
+    case DIRECTION_BOTH_WAYS:
+        return true;
+    case DIRECTION_TO_PEER:
+    case DIRECTION_TO_CLIENT:
+    case DIRECTION_TO_WORKER:
+        break;
+    }
+    return false;
+}
+
+static void on_readable(struct loop *loop, uint32_t connection, const struct message *message)
+{
+    if (!is_from_a_peer(message->kind)) {
+        on_malformed(loop, connection, "kind", message_kind_text(message->kind));
+        return;
+    }
+    const struct input input = {
+        .kind = INPUT_MESSAGE,
+        .connection = connection,
+        .rights = transport_rights(loop->transport, connection),
+        .principal = transport_principal(loop->transport, connection),
+        .message = message,
+    };
+    step(loop, &input);
+}
+
+static void on_message(struct loop *loop, const struct transport_message *received)
+{
+    const uint32_t connection = received->connection;
+    if (received->is_new) {
+        loop->misuse[connection] = (struct misuse){0};
+        encoder_open(loop->encoder, connection);
+    }
+    if (received->is_over_limit) {
+        on_over_limit(loop, connection, "frames");
+        return;
+    }
+    struct message message;
+    const enum wire_status status = message_decode(&message, &received->frames, &loop->limits);
+    switch (status) {
+    case WIRE_OK:
+        on_readable(loop, connection, &message);
+        return;
+    case WIRE_LIMIT:
+        on_over_limit(loop, connection, message.error_field);
+        return;
+    case WIRE_VERSION:
+        encoder_refuse(loop->encoder, connection, REFUSED_VERSION,
+                       "this broker speaks major version 1 of the protocol");
+        on_malformed(loop, connection, wire_status_text(status), message.error_field);
+        return;
+    case WIRE_MALFORMED:
+    case WIRE_UNKNOWN_KIND:
+        on_malformed(loop, connection, wire_status_text(status), message.error_field);
+        return;
+    }
+}
+
+static void receive_messages(struct loop *loop)
+{
+    struct transport_message received;
+    uint64_t size = 0;
+    loop->is_dry = false;
+    for (uint32_t i = 0; i < ROUND_MESSAGE_MAX && size < ROUND_SIZE_MAX; i++) {
+        if (loop->is_over || !core_admits_input(loop->core)) {
+            return;
+        }
+        if (!transport_receive(loop->transport, &received)) {
+            loop->is_dry = true;
+            return;
+        }
+        if (received.connection != CONNECTION_NONE) {
+            size += received.size;
+            on_message(loop, &received);
+        }
+    }
+}
+
+/* After everything they sent before was taken. */
+static void end_connections(struct loop *loop)
+{
+    loop->unread_rounds = loop->is_dry ? 0 : loop->unread_rounds + 1;
+    if (!loop->is_dry && loop->unread_rounds < UNREAD_ROUND_MAX) {
+        return;
+    }
+    uint32_t connection = 0;
+    while (transport_ended(loop->transport, &connection)) {
+        const struct input input = {.kind = INPUT_DISCONNECTED, .connection = connection};
+        step(loop, &input);
+        encoder_close(loop->encoder, connection);
+        transport_forget(loop->transport, connection);
+    }
+}
+
+/* ---- a round ---- */
+
+/* Due timers, dispatch, and answers that wait in the core for their records, until nothing is left
+ * for this round. */
+static void settle_round(struct loop *loop)
+{
+    uint32_t dispatch_left = ROUND_DISPATCH_MAX;
+    loop->is_behind = false;
+    for (uint32_t i = 0; i < ROUND_STEP_MAX; i++) {
+        struct input input = {.kind = INPUT_TIME};
+        const bool has_more_to_dispatch = core_has_more_to_dispatch(loop->core);
+        const uint64_t durable_number = store_flush(loop->store);
+        if (has_more_to_dispatch && dispatch_left > 0) {
+            input.kind = INPUT_DISPATCH;
+            dispatch_left--;
+        } else if (durable_number != loop->told_number) {
+            input.kind = INPUT_DURABLE;
+            input.durable_number = durable_number;
+            loop->told_number = durable_number;
+        } else if (has_more_to_dispatch || core_next_at_ms(loop->core) > loop->now_ms) {
+            return;
+        }
+        step(loop, &input);
+    }
+    loop->is_behind = true;
+}
+
+static void take_signals(struct loop *loop)
+{
+    struct signalfd_siginfo signal;
+    while (read(loop->signal_fd, &signal, sizeof signal) == (ssize_t)sizeof signal) {
+        if (loop->config->is_dev || loop->drain_until_ms != UINT64_MAX) {
+            loop->is_over = true;
+            return;
+        }
+        loop->drain_until_ms = loop->now_ms + loop->config->drain_ms;
+        const struct input input = {.kind = INPUT_DRAIN};
+        step(loop, &input);
+    }
+}
+
+static void check_drained(struct loop *loop)
+{
+    if (loop->drain_until_ms == UINT64_MAX) {
+        return;
+    }
+    if (core_unsettled_count(loop->core) == 0 || loop->now_ms >= loop->drain_until_ms) {
+        loop->is_over = true;
+    }
+}
+
+/* How long there is nothing to do; -1: for ever. */
+static int64_t sleep_ms(const struct loop *loop)
+{
+    uint64_t at_ms = core_next_at_ms(loop->core);
+    const uint64_t transport_at_ms = transport_next_at_ms(loop->transport);
+    at_ms = transport_at_ms < at_ms ? transport_at_ms : at_ms;
+    at_ms = loop->drain_until_ms < at_ms ? loop->drain_until_ms : at_ms;
+    if (!loop->is_dry || loop->is_behind || at_ms <= loop->now_ms) {
+        return 0;
+    }
+    if (at_ms == UINT64_MAX) {
+        return -1;
+    }
+    const uint64_t left_ms = at_ms - loop->now_ms;
+    return (int64_t)(left_ms < INT32_MAX ? left_ms : INT32_MAX);
+}
+
+static void run_round(struct loop *loop)
+{
+    look_at_clock(loop);
+    take_signals(loop);
+    transport_collect(loop->transport, loop->now_ms);
+    receive_messages(loop);
+    end_connections(loop);
+    settle_round(loop);
+    encoder_flush(loop->encoder);
+    store_release(loop->store);
+    events_flush(&loop->events);
+    check_drained(loop);
+}
+
+/* ---- opening and closing ---- */
+
+static bool open_core(struct loop *loop)
+{
+    struct core_config config = loop->config->core;
+    uint32_t epoch = 0;
+    while (epoch == 0) {
+        epoch = randombytes_random() & EPOCH_MASK; /* the memory store keeps none to raise */
+    }
+    config.epoch = epoch;
+    randombytes_buf(&config.seed, sizeof config.seed);
+    randombytes_buf(&config.hash_key, sizeof config.hash_key);
+    config.is_logging_tasks = loop->config->is_dev || log_is_on(LOG_LEVEL_DEBUG);
+    loop->core_memory_size = core_memory_size(&config);
+    void *memory = mmap(NULL, loop->core_memory_size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+        return false;
+    }
+    loop->core_memory = memory;
+    loop->core = core_create(memory, &config, loop->now_ms);
+    return true;
+}
+
+static void add_counter(struct encoder_config *config, struct loop *loop, const char *name,
+                        const uint64_t *value)
+{
+    TREADLE_ASSERT(config->counter_count < sizeof loop->counters / sizeof loop->counters[0]);
+    loop->counters[config->counter_count] = (struct encoder_counter){name, value};
+    config->counter_count++;
+}
+
+static void add_counters(struct encoder_config *config, struct loop *loop)
+{
+    const struct transport_counts *transport = transport_counts(loop->transport);
+    config->counters = loop->counters;
+    add_counter(config, loop, "malformed", &loop->counts.malformed);
+    add_counter(config, loop, "over_limit", &loop->counts.over_limit);
+    add_counter(config, loop, "cut_off", &loop->counts.cut_off);
+    add_counter(config, loop, "connections_opened", &transport->connections_opened);
+    add_counter(config, loop, "connections_refused", &transport->connections_refused);
+    add_counter(config, loop, "connections_cut", &transport->connections_cut);
+    add_counter(config, loop, "sends_waited", &transport->sends_waited);
+    add_counter(config, loop, "sends_dropped", &transport->sends_dropped);
+    add_counter(config, loop, "messages_in", &transport->messages_in);
+    add_counter(config, loop, "messages_out", &transport->messages_out);
+}
+
+static bool open_parts(struct loop *loop)
+{
+    if (!open_core(loop)) {
+        return false;
+    }
+    const struct core_config *limits = &loop->config->core;
+    loop->limits = (struct wire_limits){
+        .body_size_max = limits->body_size_max,
+        .entry_count_max = limits->entry_count_max,
+        .message_size_max = limits->body_size_max + FIRST_FRAME_SIZE_MAX,
+    };
+    loop->effects = calloc(1, sizeof *loop->effects);
+    loop->misuse = calloc(limits->connection_count_max, sizeof *loop->misuse);
+    loop->store = store_create_memory(loop->core->task_slab.count_max);
+    if (loop->effects == NULL || loop->misuse == NULL || loop->store == NULL) {
+        return false;
+    }
+    struct encoder_config config = {
+        .core = loop->core,
+        .store = loop->store,
+        .version = loop->config->version,
+        .send = hand_to_transport,
+        .context = loop,
+    };
+    randombytes_buf(config.broker_id, sizeof config.broker_id);
+    add_counters(&config, loop);
+    loop->encoder = encoder_create(&config);
+    events_init(&loop->events, loop->core, loop->store, loop->config->is_dev);
+    return loop->encoder != NULL;
+}
+
+static int open_loop(struct loop *loop)
+{
+    sigset_t signals;
+    struct transport_error error;
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGINT);
+    loop->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    loop->drain_until_ms = UINT64_MAX;
+    look_at_clock(loop);
+    loop->transport = transport_open(&loop->config->transport, &error);
+    if (loop->transport == NULL) {
+        (void)fprintf(stderr, "treadled: listen: %s\n", error.text);
+        return error.exit_code;
+    }
+    if (loop->signal_fd == -1 || !open_parts(loop)) {
+        (void)fprintf(stderr, "treadled: start: out of memory; lower its limits\n");
+        return EX_OSERR;
+    }
+    return EX_OK;
+}
+
+static void close_loop(struct loop *loop)
+{
+    const int linger_ms = loop->exit_code == EX_OK ? LINGER_MS : 0;
+    transport_close(&loop->transport, linger_ms);
+    encoder_destroy(&loop->encoder);
+    store_destroy(&loop->store);
+    free(loop->effects);
+    free(loop->misuse);
+    if (loop->core_memory != NULL) {
+        (void)munmap(loop->core_memory, loop->core_memory_size);
+    }
+    if (loop->signal_fd != -1) {
+        (void)close(loop->signal_fd);
+    }
+}
+
+static void announce(const struct loop *loop)
+{
+    for (uint32_t i = 0; i < loop->config->transport.endpoint_count; i++) {
+        (void)printf("listening %s\n", transport_endpoint(loop->transport, i));
+    }
+    (void)fflush(stdout);
+    log_info("broker.started", "version=%s epoch=%" PRIu32 " store=memory", loop->config->version,
+             loop->core->config.epoch);
+    if (loop->config->is_dev) {
+        events_greet(transport_endpoint(loop->transport, 0));
+    }
+}
+
+int loop_run(const struct loop_config *config)
+{
+    struct loop loop = {.config = config, .signal_fd = -1};
+    loop.exit_code = open_loop(&loop);
+    if (loop.exit_code == EX_OK) {
+        announce(&loop);
+        while (!loop.is_over) {
+            transport_wait(loop.transport, loop.signal_fd, sleep_ms(&loop));
+            run_round(&loop);
+        }
+        log_info("broker.stopped", "tasks=%" PRIu32, core_unsettled_count(loop.core));
+    }
+    close_loop(&loop);
+    return loop.exit_code;
+}

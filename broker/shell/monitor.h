@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * Watches ROUTERs for connections that end. A thread of its own always drains libzmq's events: one
+ * that is not drained would stop the I/O threads. It allocates nothing and logs nothing; it fills a
+ * queue.
+ */
+#ifndef TREADLE_SHELL_MONITOR_H
+#define TREADLE_SHELL_MONITOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct monitor;
+
+/* Begins to watch `router_count` (at most ENDPOINT_COUNT_MAX) sockets, before they are bound. NULL
+ * on failure. */
+struct monitor *monitor_open(void *context, void *const *routers, uint32_t router_count);
+
+/* Ends the thread and nulls the pointer; before the routers are closed. NULL inside is fine. */
+void monitor_close(struct monitor **monitor);
+
+/* Readable while monitor_next() has something. */
+int monitor_fd(const struct monitor *monitor);
+
+/* The descriptor of a connection that has ended; false: no more. The number may be in use again by
+ * now. */
+bool monitor_next(struct monitor *monitor, int *fd);
+
+/* Whether ends were lost since the last call, because nobody took them in time. */
+bool monitor_has_lost(struct monitor *monitor);
+
+#endif

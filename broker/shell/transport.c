@@ -1,0 +1,851 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#define _GNU_SOURCE
+
+#include "broker/shell/transport.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <zmq.h>
+
+#include "broker/core/input.h"
+#include "broker/shell/endpoint.h"
+#include "broker/shell/monitor.h"
+#include "common/base/assert.h"
+#include "common/base/hash.h"
+#include "common/base/list.h"
+#include "common/base/map.h"
+
+#define NONE_FD             (-1)
+#define ROUTING_ID_SIZE     5u /* a zero byte and 32 bits: what libzmq gives a peer that chose none */
+#define CUT_DELAY_MS        50u /* what was sent before may still leave */
+#define RECHECK_MS          1u  /* of a socket that is said to have ended and is still there */
+#define DOUBT_MS            20u /* libzmq closes it right after it said so */
+#define UNSENT_RETRY_MS     5u  /* a ROUTER does not tell when one peer has room again */
+#define UNSENT_SIZE_MAX     (UINT64_C(16) << 20) /* of one peer, beyond its last message */
+#define UNSENT_ALL_SIZE_MAX (UINT64_C(512) << 20)
+#define IO_THREAD_COUNT     2
+#define WATER_MARK          256 /* messages a peer, each way; windows of credit bound what is in them */
+
+enum connection_state {
+    CONNECTION_FREE,
+    CONNECTION_LIVE,
+    CONNECTION_CUT,  /* we no longer listen; its socket is shut down soon */
+    CONNECTION_GONE, /* its socket is gone; what it sent before may still be there */
+    CONNECTION_ENDED /* told so; until transport_forget() */
+};
+
+/* A message that found no room. */
+struct unsent {
+    struct unsent *next;
+    size_t size;
+    size_t frame_count;
+    zmq_msg_t frames[FRAME_COUNT_MAX + 1]; /* with the routing id */
+};
+
+struct connection {
+    struct list link;        /* transport.free, .cut (in order of time) or .gone */
+    struct list unsent_link; /* transport.waiting */
+    struct list doubt_link;  /* transport.doubtful */
+    enum connection_state state;
+    uint32_t endpoint;
+    uint8_t routing_id[ROUTING_ID_SIZE];
+    int fd;             /* NONE_FD: not known */
+    ino_t inode;        /* of the socket, to know it from a later one with the same descriptor */
+    uint64_t cut_at_ms; /* cut: when its socket is shut down */
+    uint64_t doubt_until_ms; /* in doubt: until when it is looked at again */
+    struct unsent *unsent_first;
+    struct unsent *unsent_last;
+    uint64_t unsent_size;
+    char peer[PEER_TEXT_SIZE];
+};
+
+struct transport {
+    void *context;
+    void *routers[ENDPOINT_COUNT_MAX];
+    char endpoints[ENDPOINT_COUNT_MAX][256];
+    uint32_t endpoint_count;
+    struct monitor *monitor;
+
+    struct connection *connections;
+    uint32_t connection_count_max;
+    uint32_t connection_used; /* places 0..used-1 have been used */
+    struct list free;
+    struct list cut;
+    struct list gone;
+    struct list waiting;
+    struct list doubtful;
+    struct map by_routing_id;
+    void *map_memory;
+    struct hash_key hash_key;
+    uint32_t *by_fd; /* 1 + the connection; 0: none */
+    uint32_t fd_count;
+
+    uint64_t now_ms;
+    uint64_t retry_at_ms; /* of unsent messages and doubtful sockets */
+    uint64_t unsent_size;
+    uint32_t turn; /* the endpoint that is asked next */
+
+    zmq_msg_t frames[FRAME_COUNT_MAX + 1]; /* of the message received last */
+    uint32_t frame_count;
+    struct bytes views[FRAME_COUNT_MAX];
+    struct transport_counts counts;
+};
+
+/* ---- opening and closing ---- */
+
+static bool set_int(void *socket, int option, int value)
+{
+    return zmq_setsockopt(socket, option, &value, sizeof value) == 0;
+}
+
+/* docs/architecture.md and the traps of libzmq say why each of these is set. */
+static bool set_options(void *router, const char *endpoint, uint64_t frame_size_max)
+{
+    const int64_t frame_size = (int64_t)frame_size_max;
+    const bool is_ipv6 = strchr(endpoint, '[') != NULL;
+    return set_int(router, ZMQ_ROUTER_MANDATORY, 1) && set_int(router, ZMQ_ROUTER_HANDOVER, 0) &&
+           set_int(router, ZMQ_SNDHWM, WATER_MARK) && set_int(router, ZMQ_RCVHWM, WATER_MARK) &&
+           zmq_setsockopt(router, ZMQ_MAXMSGSIZE, &frame_size, sizeof frame_size) == 0 &&
+           set_int(router, ZMQ_HANDSHAKE_IVL, 3000) && set_int(router, ZMQ_HEARTBEAT_IVL, 1000) &&
+           set_int(router, ZMQ_HEARTBEAT_TIMEOUT, 3000) &&
+           set_int(router, ZMQ_HEARTBEAT_TTL, 3000) && set_int(router, ZMQ_TCP_MAXRT, 10000) &&
+           set_int(router, ZMQ_BACKLOG, 4096) && set_int(router, ZMQ_LINGER, 0) &&
+           set_int(router, ZMQ_IPV6, is_ipv6 ? 1 : 0);
+}
+
+static bool create_routers(struct transport *transport, const struct transport_config *config)
+{
+    srand(randombytes_random()); /* libzmq draws routing ids from rand() and never seeds it */
+    transport->context = zmq_ctx_new();
+    if (transport->context == NULL ||
+        zmq_ctx_set(transport->context, ZMQ_IO_THREADS, IO_THREAD_COUNT) != 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < config->endpoint_count; i++) {
+        transport->routers[i] = zmq_socket(transport->context, ZMQ_ROUTER);
+        if (transport->routers[i] == NULL ||
+            !set_options(transport->routers[i], config->endpoints[i], config->frame_size_max)) {
+            return false;
+        }
+        transport->endpoint_count++;
+    }
+    transport->monitor =
+        monitor_open(transport->context, transport->routers, transport->endpoint_count);
+    return transport->monitor != NULL;
+}
+
+static bool bind_router(struct transport *transport, const struct transport_config *config,
+                        uint32_t index, struct transport_error *error)
+{
+    const char *endpoint = config->endpoints[index];
+    if (!endpoint_check(endpoint, config->is_plain_tcp_allowed, error)) {
+        return false;
+    }
+    const mode_t mask_before = umask(0177); /* an ipc path is for its owner only */
+    const int bound = zmq_bind(transport->routers[index], endpoint);
+    const int bind_errno = errno;
+    (void)umask(mask_before);
+    if (bound == -1) {
+        endpoint_describe_failure(endpoint, bind_errno, error);
+        return false;
+    }
+    size_t size = sizeof transport->endpoints[index];
+    if (zmq_getsockopt(transport->routers[index], ZMQ_LAST_ENDPOINT, transport->endpoints[index],
+                       &size) != 0) {
+        (void)snprintf(transport->endpoints[index], sizeof transport->endpoints[index], "%s",
+                       endpoint);
+    }
+    return true;
+}
+
+static bool create_table(struct transport *transport, uint32_t connection_count_max)
+{
+    transport->connection_count_max = connection_count_max;
+    transport->connections = calloc(connection_count_max, sizeof *transport->connections);
+    transport->map_memory = calloc(1, map_memory_size(connection_count_max));
+    if (transport->connections == NULL || transport->map_memory == NULL) {
+        return false;
+    }
+    map_init(&transport->by_routing_id, transport->map_memory, connection_count_max);
+    list_init(&transport->free);
+    list_init(&transport->cut);
+    list_init(&transport->gone);
+    list_init(&transport->waiting);
+    list_init(&transport->doubtful);
+    transport->retry_at_ms = UINT64_MAX;
+    randombytes_buf(&transport->hash_key, sizeof transport->hash_key);
+    return true;
+}
+
+struct transport *transport_open(const struct transport_config *config,
+                                 struct transport_error *error)
+{
+    TREADLE_ASSERT(config->endpoint_count >= 1 && config->endpoint_count <= ENDPOINT_COUNT_MAX);
+    *error = (struct transport_error){.exit_code = EX_OSERR, .text = "no memory for the transport"};
+    struct transport *transport = calloc(1, sizeof *transport);
+    if (transport == NULL) {
+        return NULL;
+    }
+    bool is_ready = create_table(transport, config->connection_count_max);
+    if (is_ready && !create_routers(transport, config)) {
+        (void)snprintf(error->text, sizeof error->text, "cannot make sockets: %s",
+                       zmq_strerror(errno));
+        is_ready = false;
+    }
+    for (uint32_t i = 0; is_ready && i < config->endpoint_count; i++) {
+        is_ready = bind_router(transport, config, i, error);
+    }
+    if (!is_ready) {
+        transport_close(&transport, 0);
+    }
+    return transport;
+}
+
+static void drop_frames(struct transport *transport)
+{
+    for (uint32_t i = 0; i < transport->frame_count; i++) {
+        (void)zmq_msg_close(&transport->frames[i]);
+    }
+    transport->frame_count = 0;
+}
+
+static void drop_unsent(struct transport *transport, struct connection *connection)
+{
+    while (connection->unsent_first != NULL) {
+        struct unsent *unsent = connection->unsent_first;
+        connection->unsent_first = unsent->next;
+        for (size_t i = 0; i < unsent->frame_count; i++) {
+            (void)zmq_msg_close(&unsent->frames[i]);
+        }
+        transport->unsent_size -= unsent->size;
+        transport->counts.sends_dropped++;
+        free(unsent);
+    }
+    connection->unsent_last = NULL;
+    connection->unsent_size = 0;
+    list_remove(&connection->unsent_link);
+}
+
+void transport_close(struct transport **transport_pointer, int linger_ms)
+{
+    struct transport *transport = *transport_pointer;
+    if (transport == NULL) {
+        return;
+    }
+    drop_frames(transport);
+    for (uint32_t i = 0; i < transport->connection_used; i++) {
+        drop_unsent(transport, &transport->connections[i]);
+    }
+    monitor_close(&transport->monitor);
+    for (uint32_t i = 0; i < ENDPOINT_COUNT_MAX; i++) {
+        if (transport->routers[i] != NULL) {
+            (void)set_int(transport->routers[i], ZMQ_LINGER, linger_ms);
+            (void)zmq_close(transport->routers[i]);
+        }
+    }
+    if (transport->context != NULL) {
+        (void)zmq_ctx_term(transport->context);
+    }
+    free(transport->connections);
+    free(transport->map_memory);
+    free(transport->by_fd);
+    free(transport);
+    *transport_pointer = NULL;
+}
+
+const char *transport_endpoint(const struct transport *transport, uint32_t index)
+{
+    TREADLE_ASSERT(index < transport->endpoint_count);
+    return transport->endpoints[index];
+}
+
+/* ---- the table of connections ---- */
+
+static uint32_t number_of(const struct transport *transport, const struct connection *connection)
+{
+    return (uint32_t)(connection - transport->connections);
+}
+
+static struct connection *connection_at(const struct transport *transport, uint32_t number)
+{
+    TREADLE_ASSERT(number < transport->connection_used);
+    return &transport->connections[number];
+}
+
+struct routing_key {
+    uint32_t endpoint;
+    uint8_t routing_id[ROUTING_ID_SIZE];
+};
+
+static uint64_t hash_of(const struct transport *transport, const struct routing_key *key)
+{
+    uint8_t bytes[ROUTING_ID_SIZE + 1];
+    memcpy(bytes, key->routing_id, ROUTING_ID_SIZE);
+    bytes[ROUTING_ID_SIZE] = (uint8_t)key->endpoint;
+    return hash_bytes(&transport->hash_key, bytes, sizeof bytes);
+}
+
+static bool is_key(const void *context, uint32_t value, const void *key_pointer)
+{
+    const struct transport *transport = context;
+    const struct routing_key *key = key_pointer;
+    const struct connection *connection = &transport->connections[value];
+    return connection->endpoint == key->endpoint &&
+           memcmp(connection->routing_id, key->routing_id, ROUTING_ID_SIZE) == 0;
+}
+
+static struct routing_key key_of(const struct connection *connection)
+{
+    struct routing_key key = {.endpoint = connection->endpoint};
+    memcpy(key.routing_id, connection->routing_id, ROUTING_ID_SIZE);
+    return key;
+}
+
+/* The socket's inode: no two sockets at a time have the same. 0: there is no such descriptor. */
+static ino_t inode_of(int fd)
+{
+    struct stat status;
+    if (fd == NONE_FD || fstat(fd, &status) == -1 || !S_ISSOCK(status.st_mode)) {
+        return 0;
+    }
+    return status.st_ino;
+}
+
+static bool is_socket_there(const struct connection *connection)
+{
+    return connection->inode != 0 && inode_of(connection->fd) == connection->inode;
+}
+
+/* Its socket is gone. That is told once nothing of it is left to receive. */
+static void set_gone(struct transport *transport, struct connection *connection)
+{
+    if (connection->state != CONNECTION_LIVE && connection->state != CONNECTION_CUT) {
+        return;
+    }
+    connection->state = CONNECTION_GONE;
+    drop_unsent(transport, connection);
+    list_remove(&connection->doubt_link);
+    list_remove(&connection->link);
+    list_push_back(&transport->gone, &connection->link);
+    if (connection->fd != NONE_FD && (uint32_t)connection->fd < transport->fd_count &&
+        transport->by_fd[connection->fd] == number_of(transport, connection) + 1) {
+        transport->by_fd[connection->fd] = 0;
+    }
+}
+
+static bool grow_by_fd(struct transport *transport, int fd)
+{
+    if ((uint32_t)fd < transport->fd_count) {
+        return true;
+    }
+    const uint32_t count = ((uint32_t)fd + 1024) / 1024 * 1024;
+    uint32_t *grown = realloc(transport->by_fd, count * sizeof *grown);
+    if (grown == NULL) {
+        return false;
+    }
+    memset(grown + transport->fd_count, 0, (count - transport->fd_count) * sizeof *grown);
+    transport->by_fd = grown;
+    transport->fd_count = count;
+    return true;
+}
+
+/* Notes the connection's socket. A connection that had the descriptor before is gone. */
+static void set_fd(struct transport *transport, struct connection *connection, int fd)
+{
+    connection->fd = fd;
+    connection->inode = inode_of(fd);
+    if (fd == NONE_FD) {
+        return; /* its end will show when something is sent to it */
+    }
+    if (connection->inode == 0 || !grow_by_fd(transport, fd)) {
+        set_gone(transport, connection); /* it sent something and left */
+        return;
+    }
+    if (transport->by_fd[fd] != 0) {
+        set_gone(transport, &transport->connections[transport->by_fd[fd] - 1]);
+    }
+    transport->by_fd[fd] = number_of(transport, connection) + 1;
+}
+
+/* NULL when all places are taken. */
+static struct connection *take_place(struct transport *transport)
+{
+    struct list *link = list_pop_front(&transport->free);
+    if (link != NULL) {
+        return container_of(link, struct connection, link);
+    }
+    if (transport->connection_used == transport->connection_count_max) {
+        return NULL;
+    }
+    struct connection *connection = &transport->connections[transport->connection_used];
+    transport->connection_used++;
+    list_init(&connection->link);
+    list_init(&connection->unsent_link);
+    list_init(&connection->doubt_link);
+    return connection;
+}
+
+static struct connection *open_connection(struct transport *transport,
+                                          const struct routing_key *key, zmq_msg_t *frame)
+{
+    struct connection *connection = take_place(transport);
+    if (connection == NULL) {
+        return NULL;
+    }
+    connection->state = CONNECTION_LIVE;
+    connection->endpoint = key->endpoint;
+    memcpy(connection->routing_id, key->routing_id, ROUTING_ID_SIZE);
+    const char *peer = zmq_msg_gets(frame, "Peer-Address");
+    (void)snprintf(connection->peer, sizeof connection->peer, "%s",
+                   peer == NULL || peer[0] == '\0' ? "local" : peer);
+    map_add(&transport->by_routing_id, hash_of(transport, key), number_of(transport, connection));
+    transport->counts.connections_opened++;
+    set_fd(transport, connection, zmq_msg_get(frame, ZMQ_SRCFD));
+    return connection;
+}
+
+void transport_forget(struct transport *transport, uint32_t number)
+{
+    struct connection *connection = connection_at(transport, number);
+    TREADLE_ASSERT(connection->state == CONNECTION_ENDED);
+    connection->state = CONNECTION_FREE;
+    list_push_back(&transport->free, &connection->link);
+}
+
+bool transport_ended(struct transport *transport, uint32_t *number)
+{
+    struct list *link = list_pop_front(&transport->gone);
+    if (link == NULL) {
+        return false;
+    }
+    struct connection *connection = container_of(link, struct connection, link);
+    const struct routing_key key = key_of(connection);
+    connection->state = CONNECTION_ENDED;
+    *number = number_of(transport, connection);
+    map_remove(&transport->by_routing_id, hash_of(transport, &key), *number);
+    return true;
+}
+
+const char *transport_peer(const struct transport *transport, uint32_t connection)
+{
+    return connection_at(transport, connection)->peer;
+}
+
+struct bytes transport_principal(const struct transport *transport, uint32_t connection)
+{
+    (void)connection_at(transport, connection);
+    return bytes_from_text("local"); /* plain endpoints know one principal */
+}
+
+uint32_t transport_rights(const struct transport *transport, uint32_t connection)
+{
+    (void)connection_at(transport, connection);
+    return RIGHT_ALL;
+}
+
+const struct transport_counts *transport_counts(const struct transport *transport)
+{
+    return &transport->counts;
+}
+
+/* ---- what has ended, what is to end ---- */
+
+/* Only if the descriptor still is the same socket: it may have been closed and used again. */
+static void shut_down(const struct connection *connection)
+{
+    if (is_socket_there(connection)) {
+        (void)shutdown(connection->fd, SHUT_RDWR);
+    }
+}
+
+static void cut_at(struct transport *transport, struct connection *connection, uint64_t at_ms)
+{
+    if (connection->state != CONNECTION_LIVE) {
+        return;
+    }
+    connection->state = CONNECTION_CUT;
+    connection->cut_at_ms = at_ms;
+    transport->counts.connections_cut++;
+    drop_unsent(transport, connection);
+    list_remove(&connection->doubt_link);
+    list_push_back(&transport->cut, &connection->link);
+}
+
+void transport_cut(struct transport *transport, uint32_t number, uint64_t now_ms)
+{
+    cut_at(transport, connection_at(transport, number), now_ms + CUT_DELAY_MS);
+}
+
+static void run_cuts(struct transport *transport)
+{
+    for (struct list *link = list_first(&transport->cut); link != NULL;
+         link = list_first(&transport->cut)) {
+        struct connection *connection = container_of(link, struct connection, link);
+        if (connection->cut_at_ms > transport->now_ms) {
+            return;
+        }
+        shut_down(connection);
+        if (is_socket_there(connection)) {
+            list_remove(&connection->link); /* the monitor will tell */
+        } else {
+            set_gone(transport, connection);
+        }
+    }
+}
+
+static void arm_retry(struct transport *transport, uint64_t span_ms)
+{
+    if (transport->now_ms + span_ms < transport->retry_at_ms) {
+        transport->retry_at_ms = transport->now_ms + span_ms;
+    }
+}
+
+/*
+ * The monitor says that the connection with this descriptor has ended. It may mean an earlier
+ * connection that never sent a message, on the same descriptor; then this one's socket stays.
+ * libzmq closes a socket just after it said so.
+ */
+static void on_ended(struct transport *transport, int fd)
+{
+    if (fd < 0 || (uint32_t)fd >= transport->fd_count || transport->by_fd[fd] == 0) {
+        return;
+    }
+    struct connection *connection = &transport->connections[transport->by_fd[fd] - 1];
+    if (!is_socket_there(connection)) {
+        set_gone(transport, connection);
+    } else if (list_is_empty(&connection->doubt_link)) {
+        connection->doubt_until_ms = transport->now_ms + DOUBT_MS;
+        list_push_back(&transport->doubtful, &connection->doubt_link);
+        arm_retry(transport, RECHECK_MS);
+    }
+}
+
+static void recheck_doubtful(struct transport *transport)
+{
+    struct list *next = NULL;
+    for (struct list *link = list_first(&transport->doubtful); link != NULL; link = next) {
+        next = list_next(&transport->doubtful, link);
+        struct connection *connection = container_of(link, struct connection, doubt_link);
+        if (!is_socket_there(connection)) {
+            set_gone(transport, connection);
+        } else if (connection->doubt_until_ms <= transport->now_ms) {
+            list_remove(link);
+        }
+    }
+    if (!list_is_empty(&transport->doubtful)) {
+        arm_retry(transport, RECHECK_MS);
+    }
+}
+
+/* Events were lost: looks at every socket. */
+static void recheck_all(struct transport *transport)
+{
+    for (uint32_t i = 0; i < transport->connection_used; i++) {
+        struct connection *connection = &transport->connections[i];
+        if ((connection->state == CONNECTION_LIVE || connection->state == CONNECTION_CUT) &&
+            !is_socket_there(connection)) {
+            set_gone(transport, connection);
+        }
+    }
+}
+
+/* ---- sending ---- */
+
+static void close_frames(zmq_msg_t *frames, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        (void)zmq_msg_close(&frames[i]);
+    }
+}
+
+/* The routing id, then the frames, copied. False without memory. */
+static bool build(const struct connection *connection, const struct wire_frames *frames,
+                  zmq_msg_t *out)
+{
+    if (zmq_msg_init_size(&out[0], ROUTING_ID_SIZE) != 0) {
+        return false;
+    }
+    memcpy(zmq_msg_data(&out[0]), connection->routing_id, ROUTING_ID_SIZE);
+    for (size_t i = 0; i < frames->count; i++) {
+        if (zmq_msg_init_size(&out[i + 1], frames->frames[i].size) != 0) {
+            close_frames(out, i + 1);
+            return false;
+        }
+        if (frames->frames[i].size > 0) {
+            memcpy(zmq_msg_data(&out[i + 1]), frames->frames[i].data, frames->frames[i].size);
+        }
+    }
+    return true;
+}
+
+/* 0, and the frames are libzmq's; else an errno, and they stay. Only the first frame can find no
+ * room. */
+static int send_frames(struct transport *transport, const struct connection *connection,
+                       zmq_msg_t *frames, size_t count)
+{
+    void *router = transport->routers[connection->endpoint];
+    for (size_t i = 0; i < count; i++) {
+        const int more = i + 1 < count ? ZMQ_SNDMORE : 0;
+        if (zmq_msg_send(&frames[i], router, ZMQ_DONTWAIT | more) == -1) {
+            const int error_number = errno;
+            if (i == 0) {
+                return error_number;
+            }
+            close_frames(frames + i, count - i);
+            break;
+        }
+    }
+    transport->counts.messages_out++;
+    return 0;
+}
+
+static void keep_unsent(struct transport *transport, struct connection *connection,
+                        zmq_msg_t *frames, size_t count)
+{
+    struct unsent *unsent = malloc(sizeof *unsent);
+    if (unsent == NULL || connection->unsent_size > UNSENT_SIZE_MAX ||
+        transport->unsent_size > UNSENT_ALL_SIZE_MAX) {
+        free(unsent);
+        close_frames(frames, count);
+        transport->counts.sends_dropped++;
+        cut_at(transport, connection, transport->now_ms);
+        return;
+    }
+    *unsent = (struct unsent){.frame_count = count};
+    for (size_t i = 0; i < count; i++) {
+        (void)zmq_msg_init(&unsent->frames[i]);
+        (void)zmq_msg_move(&unsent->frames[i], &frames[i]);
+        unsent->size += zmq_msg_size(&unsent->frames[i]) + sizeof unsent->frames[i];
+    }
+    close_frames(frames, count);
+    if (connection->unsent_last == NULL) {
+        connection->unsent_first = unsent;
+        list_push_back(&transport->waiting, &connection->unsent_link);
+    } else {
+        connection->unsent_last->next = unsent;
+    }
+    connection->unsent_last = unsent;
+    connection->unsent_size += unsent->size;
+    transport->unsent_size += unsent->size;
+    transport->counts.sends_waited++;
+    arm_retry(transport, UNSENT_RETRY_MS);
+}
+
+void transport_send(struct transport *transport, uint32_t number, const struct wire_frames *frames)
+{
+    TREADLE_ASSERT(frames->count >= 1 && frames->count <= FRAME_COUNT_MAX);
+    struct connection *connection = connection_at(transport, number);
+    zmq_msg_t out[FRAME_COUNT_MAX + 1];
+    const size_t count = frames->count + 1;
+    if (connection->state != CONNECTION_LIVE || !build(connection, frames, out)) {
+        transport->counts.sends_dropped++;
+        return;
+    }
+    const int error_number =
+        connection->unsent_first != NULL ? EAGAIN : send_frames(transport, connection, out, count);
+    if (error_number == 0) {
+        return;
+    }
+    if (error_number == EAGAIN) {
+        keep_unsent(transport, connection, out, count);
+        return;
+    }
+    close_frames(out, count);
+    transport->counts.sends_dropped++;
+    set_gone(transport, connection); /* EHOSTUNREACH */
+}
+
+/* Sends what waits for this peer, as far as there is room. */
+static void send_waiting(struct transport *transport, struct connection *connection)
+{
+    while (connection->unsent_first != NULL) {
+        struct unsent *unsent = connection->unsent_first;
+        const int error_number =
+            send_frames(transport, connection, unsent->frames, unsent->frame_count);
+        if (error_number == EAGAIN) {
+            return;
+        }
+        if (error_number != 0) {
+            set_gone(transport, connection);
+            return;
+        }
+        connection->unsent_first = unsent->next;
+        connection->unsent_size -= unsent->size;
+        transport->unsent_size -= unsent->size;
+        free(unsent);
+    }
+    connection->unsent_last = NULL;
+    list_remove(&connection->unsent_link);
+}
+
+static void retry_sends(struct transport *transport)
+{
+    struct list *next = NULL;
+    for (struct list *link = list_first(&transport->waiting); link != NULL; link = next) {
+        next = list_next(&transport->waiting, link);
+        send_waiting(transport, container_of(link, struct connection, unsent_link));
+    }
+    if (!list_is_empty(&transport->waiting)) {
+        arm_retry(transport, UNSENT_RETRY_MS);
+    }
+}
+
+/* ---- a round ---- */
+
+void transport_wait(struct transport *transport, int signal_fd, int64_t timeout_ms)
+{
+    zmq_pollitem_t items[ENDPOINT_COUNT_MAX + 2];
+    int count = 0;
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        items[count] = (zmq_pollitem_t){.socket = transport->routers[i], .events = ZMQ_POLLIN};
+        count++;
+    }
+    items[count] = (zmq_pollitem_t){.fd = monitor_fd(transport->monitor), .events = ZMQ_POLLIN};
+    items[count + 1] = (zmq_pollitem_t){.fd = signal_fd, .events = ZMQ_POLLIN};
+    (void)zmq_poll(items, count + 2, (long)timeout_ms);
+}
+
+void transport_collect(struct transport *transport, uint64_t now_ms)
+{
+    transport->now_ms = now_ms;
+    transport->turn = (transport->turn + 1) % transport->endpoint_count;
+    int fd = NONE_FD;
+    while (monitor_next(transport->monitor, &fd)) {
+        on_ended(transport, fd);
+    }
+    if (monitor_has_lost(transport->monitor)) {
+        recheck_all(transport);
+    }
+    run_cuts(transport);
+    if (now_ms >= transport->retry_at_ms) {
+        transport->retry_at_ms = UINT64_MAX;
+        recheck_doubtful(transport);
+        retry_sends(transport);
+    }
+}
+
+uint64_t transport_next_at_ms(const struct transport *transport)
+{
+    const struct list *link = list_first(&transport->cut);
+    if (link == NULL) {
+        return transport->retry_at_ms;
+    }
+    const uint64_t cut_at_ms =
+        container_of(transport->cut.next, struct connection, link)->cut_at_ms;
+    return cut_at_ms < transport->retry_at_ms ? cut_at_ms : transport->retry_at_ms;
+}
+
+/* ---- receiving ---- */
+
+static bool has_more(void *router)
+{
+    int more = 0;
+    size_t size = sizeof more;
+    return zmq_getsockopt(router, ZMQ_RCVMORE, &more, &size) == 0 && more != 0;
+}
+
+/* The frames of one message into transport.frames; those beyond the limit are skipped. False: there
+ * is none. */
+static bool take_frames(struct transport *transport, void *router, bool *is_over_limit)
+{
+    drop_frames(transport);
+    *is_over_limit = false;
+    do {
+        zmq_msg_t *frame = &transport->frames[transport->frame_count];
+        zmq_msg_t skipped;
+        const bool is_beyond = transport->frame_count == FRAME_COUNT_MAX + 1;
+        if (is_beyond) {
+            *is_over_limit = true;
+            frame = &skipped;
+        }
+        (void)zmq_msg_init(frame);
+        if (zmq_msg_recv(frame, router, ZMQ_DONTWAIT) == -1) {
+            (void)zmq_msg_close(frame);
+            return false;
+        }
+        if (is_beyond) {
+            (void)zmq_msg_close(frame);
+        } else {
+            transport->frame_count++;
+        }
+    } while (has_more(router));
+    transport->counts.messages_in++;
+    return true;
+}
+
+/* The peer chose its routing id, or there is no place for it: it gets no number, and its socket is
+ * shut down. */
+static void refuse(struct transport *transport)
+{
+    const int fd = zmq_msg_get(&transport->frames[1], ZMQ_SRCFD);
+    transport->counts.connections_refused++;
+    if (inode_of(fd) != 0) {
+        (void)shutdown(fd, SHUT_RDWR);
+    }
+}
+
+/* The connection the message came over; NULL: none that is listened to. */
+static struct connection *sender_of(struct transport *transport, uint32_t endpoint, bool *is_new)
+{
+    zmq_msg_t *routing_id = &transport->frames[0];
+    const uint8_t *bytes = zmq_msg_data(routing_id);
+    *is_new = false;
+    if (transport->frame_count < 2) {
+        return NULL;
+    }
+    if (zmq_msg_size(routing_id) != ROUTING_ID_SIZE || bytes[0] != 0) {
+        refuse(transport);
+        return NULL;
+    }
+    struct routing_key key = {.endpoint = endpoint};
+    memcpy(key.routing_id, bytes, ROUTING_ID_SIZE);
+    const uint32_t found =
+        map_find(&transport->by_routing_id, hash_of(transport, &key), is_key, transport, &key);
+    if (found != MAP_NONE) {
+        struct connection *connection = &transport->connections[found];
+        return connection->state == CONNECTION_CUT ? NULL : connection;
+    }
+    struct connection *connection = open_connection(transport, &key, &transport->frames[1]);
+    if (connection == NULL) {
+        refuse(transport);
+    }
+    *is_new = connection != NULL;
+    return connection;
+}
+
+static void put_message(struct transport *transport, struct transport_message *message)
+{
+    message->size = 0;
+    for (uint32_t i = 1; i < transport->frame_count; i++) {
+        transport->views[i - 1] = (struct bytes){zmq_msg_data(&transport->frames[i]),
+                                                 zmq_msg_size(&transport->frames[i])};
+        message->size += transport->views[i - 1].size;
+    }
+    message->frames = (struct wire_frames){transport->views, transport->frame_count - 1};
+}
+
+bool transport_receive(struct transport *transport, struct transport_message *message)
+{
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        const uint32_t endpoint = transport->turn;
+        *message = (struct transport_message){.connection = CONNECTION_NONE};
+        if (!take_frames(transport, transport->routers[endpoint], &message->is_over_limit)) {
+            transport->turn = (endpoint + 1) % transport->endpoint_count;
+            continue;
+        }
+        const struct connection *connection = sender_of(transport, endpoint, &message->is_new);
+        if (connection != NULL) {
+            message->connection = number_of(transport, connection);
+            put_message(transport, message);
+        }
+        return true;
+    }
+    drop_frames(transport);
+    return false;
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * Sockets: one ROUTER for each endpoint, the table of connections, the monitor that tells of their
+ * end.
+ *
+ * A connection is one life of a peer's transport: a routing id on one endpoint, until its socket is
+ * gone. Numbers of connections are below connection_count_max and are used again after
+ * transport_forget(). Nothing here blocks but transport_wait(). One thread, beside the monitor's
+ * own, which only fills a queue.
+ *
+ *     transport_wait()      until something arrives, a signal comes, or the time is over
+ *     transport_collect()   what the monitor saw, cuts that are due, messages that found no room
+ * before transport_receive()   the next message, until it says that there is none transport_ended()
+ * connections that are gone and have nothing left to receive
+ */
+#ifndef TREADLE_SHELL_TRANSPORT_H
+#define TREADLE_SHELL_TRANSPORT_H
+
+#include "common/base/bytes.h"
+#include "common/wire/message.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define ENDPOINT_COUNT_MAX 8u
+#define PEER_TEXT_SIZE     64
+#define CONNECTION_NONE    UINT32_MAX
+
+struct transport;
+
+struct transport_config {
+    const char *endpoints[ENDPOINT_COUNT_MAX]; /* tcp://HOST:PORT or ipc://PATH */
+    uint32_t endpoint_count;
+    bool is_plain_tcp_allowed; /* on the loopback; elsewhere it never is */
+    uint32_t connection_count_max;
+    uint64_t frame_size_max; /* a peer that sends a larger frame is cut off by libzmq */
+};
+
+/* Why transport_open() failed: a sysexits code, and "WHERE: why; do THIS". */
+struct transport_error {
+    int exit_code;
+    char text[512];
+};
+
+struct transport_counts {
+    uint64_t connections_opened;
+    uint64_t connections_refused; /* no place, or a routing id of the peer's choice */
+    uint64_t connections_cut;
+    uint64_t sends_waited;  /* messages that had to wait for a peer to read */
+    uint64_t sends_dropped; /* to peers that were gone, or did not read until they were cut off */
+    uint64_t messages_in;
+    uint64_t messages_out;
+};
+
+/* One message as it came, borrowed until the next transport_receive(). */
+struct transport_message {
+    uint32_t
+        connection; /* CONNECTION_NONE: of a peer that is not listened to; nothing else is set */
+    bool is_new;    /* the first of its connection */
+    bool is_over_limit; /* more frames than FRAME_COUNT_MAX; those beyond were skipped */
+    size_t size;        /* bytes in all frames */
+    struct wire_frames frames;
+};
+
+/* Binds all endpoints. NULL with *error set; nothing is left behind. The caller blocks the signals
+ * it waits for before: libzmq's threads inherit that. */
+struct transport *transport_open(const struct transport_config *config,
+                                 struct transport_error *error);
+
+/* Ends everything; messages handed to libzmq get linger_ms to leave. Nulls the pointer; NULL inside
+ * is fine. */
+void transport_close(struct transport **transport, int linger_ms);
+
+/* The endpoint as bound, with the port that was picked. */
+const char *transport_endpoint(const struct transport *transport, uint32_t index);
+
+/* Sleeps until there is something to do, signal_fd is readable, or timeout_ms (-1: never) are over.
+ */
+void transport_wait(struct transport *transport, int signal_fd, int64_t timeout_ms);
+
+void transport_collect(struct transport *transport, uint64_t now_ms);
+
+/* When transport_collect() is due without any event; UINT64_MAX: never. */
+uint64_t transport_next_at_ms(const struct transport *transport);
+
+/* False: nothing more is there now. */
+bool transport_receive(struct transport *transport, struct transport_message *message);
+
+/* The number of a connection that has ended; false: no more. Call it when transport_receive() had
+ * nothing left after transport_collect(), so that what the peer sent last is seen first. The number
+ * is taken until transport_forget(). */
+bool transport_ended(struct transport *transport, uint32_t *connection);
+void transport_forget(struct transport *transport, uint32_t connection);
+
+/* Copies the frames. What finds no room waits, up to a bound, beyond which the peer is cut off. */
+void transport_send(struct transport *transport, uint32_t connection,
+                    const struct wire_frames *frames);
+
+/* Cuts a connection off, a moment later, so that what was sent may still arrive. From now on
+ * nothing is received from it or sent to it; that it has ended is told as always. */
+void transport_cut(struct transport *transport, uint32_t connection, uint64_t now_ms);
+
+/* The peer's address as text, of any bytes. */
+const char *transport_peer(const struct transport *transport, uint32_t connection);
+
+/* Who the peer is: the transport's word, never the peer's. */
+struct bytes transport_principal(const struct transport *transport, uint32_t connection);
+uint32_t transport_rights(const struct transport *transport, uint32_t connection);
+
+/* Read-only, for the counters people see. */
+const struct transport_counts *transport_counts(const struct transport *transport);
+
+#endif
