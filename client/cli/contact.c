@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#define _GNU_SOURCE
+#include "client/cli/contact.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "common/base/span.h"
+
+/* ---- signals ---- */
+
+static enum cli_exit signals_hold(struct contact *contact)
+{
+    sigset_t held;
+
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &held, &contact->mask_before);
+    contact->signal_fd = signalfd(-1, &held, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (contact->signal_fd == -1) {
+        pthread_sigmask(SIG_SETMASK, &contact->mask_before, NULL);
+        return cli_fail(CLI_SYSTEM, "%s: signalfd: %s", contact->arguments->verb->name,
+                        strerrordesc_np(errno));
+    }
+    return CLI_DONE;
+}
+
+static void signals_let_go(struct contact *contact)
+{
+    if (contact->signal_fd != -1) {
+        close(contact->signal_fd);
+        contact->signal_fd = -1;
+        pthread_sigmask(SIG_SETMASK, &contact->mask_before, NULL);
+    }
+}
+
+/* ---- opening and closing ---- */
+
+static enum cli_exit no_broker(const struct contact *contact)
+{
+    const struct arguments *arguments = contact->arguments;
+    const char *why = client_transport_text(contact->client);
+    bool is_here = strncmp(arguments->broker, "ipc:", 4) == 0 ||
+                   strstr(arguments->broker, "//127.") != NULL ||
+                   strstr(arguments->broker, "//localhost:") != NULL;
+    char span[SPAN_TEXT_SIZE];
+
+    span_print(span, sizeof(span), arguments->connect_timeout_ms);
+    return cli_fail(CLI_UNAVAILABLE, "%s: %s: no broker in %s: %s; %s", arguments->verb->name,
+                    arguments->broker, span, why[0] == '\0' ? "no answer" : why,
+                    is_here ? "start one with: treadle dev"
+                            : "check --broker, and that treadled runs there");
+}
+
+static enum cli_exit wait_for_welcome(struct contact *contact)
+{
+    const struct arguments *arguments = contact->arguments;
+    uint64_t until_ms = client_now_ms() + arguments->connect_timeout_ms;
+    bool is_refused = false;
+
+    while (!client_is_welcome(contact->client)) {
+        if (client_now_ms() >= until_ms && is_refused) {
+            return cli_fail(CLI_REFUSED, "%s: %s: the broker refused: %s", arguments->verb->name,
+                            arguments->broker, treadle_client_error(contact->client));
+        }
+        if (client_now_ms() >= until_ms) {
+            return no_broker(contact);
+        }
+        enum cli_exit code = contact_wait(contact, until_ms);
+
+        if (code != CLI_DONE) {
+            return code;
+        }
+        struct client_event *event = client_take_event(contact->client, NULL, NULL);
+
+        is_refused = is_refused || (event != NULL && event->kind == CLIENT_EVENT_REFUSED);
+        client_event_destroy(&event);
+    }
+    return CLI_DONE;
+}
+
+enum cli_exit contact_open(struct contact *contact, const struct arguments *arguments)
+{
+    *contact = (struct contact){.arguments = arguments, .signal_fd = -1};
+    struct treadle_client_options options = {.size = sizeof(options), .broker = arguments->broker};
+    enum cli_exit code = signals_hold(contact);
+
+    if (code != CLI_DONE) {
+        return code;
+    }
+    enum treadle_status status = client_open_only(&contact->client, &options);
+
+    if (status != TREADLE_OK) {
+        code = cli_fail(status == TREADLE_E_INVALID ? CLI_USAGE : CLI_SYSTEM, "%s: %s: %s",
+                        arguments->verb->name, arguments->broker, treadle_client_error(NULL));
+    } else {
+        code = wait_for_welcome(contact);
+    }
+    if (code != CLI_DONE) {
+        contact_close(contact);
+    }
+    return code;
+}
+
+void contact_close(struct contact *contact)
+{
+    treadle_client_close(&contact->client);
+    signals_let_go(contact);
+}
+
+/* ---- waiting and asking ---- */
+
+enum cli_exit contact_wait(struct contact *contact, uint64_t until_ms)
+{
+    const char *verb = contact->arguments->verb->name;
+    uint64_t now_ms = client_now_ms();
+    int64_t timeout_ms = until_ms == UINT64_MAX ? TREADLE_FOREVER
+                         : until_ms > now_ms    ? (int64_t)(until_ms - now_ms)
+                                                : 0;
+    unsigned flags = client_pump(contact->client, timeout_ms, contact->signal_fd);
+
+    if ((flags & CLIENT_PUMP_FD) != 0) {
+        struct signalfd_siginfo signal;
+
+        if (read(contact->signal_fd, &signal, sizeof(signal)) == (ssize_t)sizeof(signal)) {
+            return CLI_INTERRUPTED;
+        }
+    }
+    if ((flags & CLIENT_PUMP_FAILED) != 0) {
+        return cli_fail(CLI_SYSTEM, "%s: %s", verb, treadle_client_error(contact->client));
+    }
+    if (client_session_is_over(client_session_of(contact->client))) {
+        return cli_fail(CLI_REFUSED, "%s: %s: the broker refused: %s", verb,
+                        contact->arguments->broker, treadle_client_error(contact->client));
+    }
+    return CLI_DONE;
+}
+
+static bool is_answer_to(const struct client_event *event, const void *context)
+{
+    const uint64_t *request = context;
+
+    return event->kind == CLIENT_EVENT_ANSWER && event->request == *request;
+}
+
+enum cli_exit contact_ask(struct contact *contact, const struct message *query,
+                          struct client_event **answer)
+{
+    const struct arguments *arguments = contact->arguments;
+    struct client_session *session = client_session_of(contact->client);
+    uint64_t until_ms = client_now_ms() + arguments->connect_timeout_ms;
+    uint64_t request = 0;
+    enum treadle_status status = client_session_request(session, query, &request);
+    enum cli_exit code = CLI_DONE;
+
+    if (status != TREADLE_OK) {
+        return cli_fail(CLI_SYSTEM, "%s: %s", arguments->verb->name, treadle_status_text(status));
+    }
+    while (code == CLI_DONE) {
+        *answer = client_take_event(contact->client, is_answer_to, &request);
+        if (*answer != NULL) {
+            return CLI_DONE;
+        }
+        if (client_now_ms() >= until_ms) {
+            const char *why = client_transport_text(contact->client);
+
+            code =
+                cli_fail(CLI_UNAVAILABLE, "%s: %s: the broker does not answer%s%s",
+                         arguments->verb->name, arguments->broker, why[0] == '\0' ? "" : ": ", why);
+        } else {
+            code = contact_wait(contact, until_ms);
+        }
+    }
+    client_session_forget_request(session, request);
+    return code;
+}
+
+enum cli_exit contact_ask_once(const struct arguments *arguments, const struct message *query,
+                               struct client_event **answer)
+{
+    struct contact contact;
+    enum cli_exit code = contact_open(&contact, arguments);
+
+    if (code == CLI_DONE) {
+        code = contact_ask(&contact, query, answer);
+        contact_close(&contact);
+    }
+    return code;
+}
+
+enum cli_exit done_check(const struct arguments *arguments, uint64_t status, const char *kind,
+                         const char *name)
+{
+    const char *verb = arguments->verb->name;
+
+    switch ((enum done_status)status) {
+    case DONE_OK:
+        return CLI_DONE;
+    case DONE_NOT_FOUND:
+        return cli_fail(CLI_NOT_FOUND, "%s: no such %s: %s; see: treadle %s ls", verb, kind, name,
+                        kind);
+    case DONE_BUSY:
+        return cli_fail(CLI_PATIENCE, "%s: the broker is busy with others who ask; try again",
+                        verb);
+    case DONE_TOKEN_OLD:
+        return cli_fail(CLI_PATIENCE, "%s: the broker gave the listing up; try again", verb);
+    case DONE_REFUSED:
+    case DONE_STATUS_COUNT:
+        break;
+    }
+    return cli_fail(CLI_REFUSED, "%s: %s: the broker refused; this needs another right", verb,
+                    arguments->broker);
+}

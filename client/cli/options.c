@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#define _GNU_SOURCE
+#include "client/cli/options.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/span.h"
+#include "common/base/uuid.h"
+
+#define BROKER_SOCKET   "/run/treadle/treadled.sock"
+#define BROKER_LOOPBACK "tcp://127.0.0.1:7330"
+
+#define CONNECT_TIMEOUT_MS 5000
+#define WORKER_WAIT_MS     10000
+#define LIST_LIMIT         1000
+
+enum option_kind {
+    KIND_FLAG,   /* a bool */
+    KIND_SPAN,   /* a uint64_t in ms, min..max */
+    KIND_NUMBER, /* a uint64_t, min..max */
+    KIND_PARSED, /* by `parse` */
+};
+
+typedef bool option_parse(struct arguments *arguments, const char *text);
+
+struct option_rule {
+    const char *name;
+    const char *argument; /* NULL: a flag */
+    const char *help;
+    const char *expected; /* "'x' is not ..." */
+    enum option_kind kind;
+    size_t offset; /* in struct arguments */
+    uint64_t min;
+    uint64_t max;
+    option_parse *parse;
+};
+
+/* ---- values ---- */
+
+/* Reads a whole number of at most `max`, digits only; *end is where it stopped. */
+static bool read_number(const char *text, uint64_t max, uint64_t *number, const char **end)
+{
+    uint64_t value = 0;
+
+    if (*text < '0' || *text > '9') {
+        return false;
+    }
+    for (; *text >= '0' && *text <= '9'; text++) {
+        uint64_t digit = (uint64_t)(*text - '0');
+
+        if (value > (max - digit) / 10) {
+            return false;
+        }
+        value = value * 10 + digit;
+    }
+    *number = value;
+    *end = text;
+    return true;
+}
+
+static bool number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *number)
+{
+    const char *end = NULL;
+    uint64_t value = 0;
+
+    if (!read_number(text, max, &value, &end) || *end != '\0' || value < min) {
+        return false;
+    }
+    *number = value;
+    return true;
+}
+
+static bool span_in_range(const char *text, uint64_t min, uint64_t max, uint64_t *span_ms)
+{
+    uint64_t value = 0;
+
+    if (!span_parse(text, &value) || value < min || value > max) {
+        return false;
+    }
+    *span_ms = value;
+    return true;
+}
+
+static bool is_endpoint(const char *text)
+{
+    if (strncmp(text, "ipc://", 6) == 0) {
+        return text[6] != '\0';
+    }
+    const char *colon = strrchr(text, ':');
+
+    return strncmp(text, "tcp://", 6) == 0 && colon > text + 6 && colon[1] != '\0';
+}
+
+static bool parse_broker(struct arguments *arguments, const char *text)
+{
+    arguments->broker = text;
+    arguments->is_broker_given = true;
+    return is_endpoint(text);
+}
+
+static bool parse_service(struct arguments *arguments, const char *text)
+{
+    arguments->service = text;
+    return wire_is_name(bytes_from_text(text), 1);
+}
+
+static bool parse_state(struct arguments *arguments, const char *text)
+{
+    for (uint64_t state = 0; state < TASK_STATE_COUNT; state++) {
+        if (strcmp(text, task_state_text(state)) == 0) {
+            arguments->state = state;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_name(struct arguments *arguments, const char *text)
+{
+    arguments->name = text;
+    return text[0] != '\0' && strlen(text) <= NAME_SIZE_MAX;
+}
+
+/* "2", "3,64,65" */
+static bool parse_permanent_exit(struct arguments *arguments, const char *text)
+{
+    for (;;) {
+        uint64_t code = 0;
+
+        if (!read_number(text, 255, &code, &text) || code == 0) {
+            return false;
+        }
+        arguments->is_permanent_exit[code] = true;
+        if (*text == '\0') {
+            return true;
+        }
+        if (*text++ != ',') {
+            return false;
+        }
+    }
+}
+
+static bool parse_id(struct arguments *arguments, const char *text)
+{
+    return uuid_parse(text, &arguments->id);
+}
+
+/* "2", "1.5": thousandths, three decimals at most. */
+static bool factor_parse(const char *text, uint64_t *factor_milli)
+{
+    uint64_t factor = 0;
+    uint64_t weight = 100;
+
+    if (!read_number(text, 1000, &factor, &text)) {
+        return false;
+    }
+    factor *= 1000;
+    if (*text == '.') {
+        text++;
+        if (*text == '\0') {
+            return false;
+        }
+        for (; *text >= '0' && *text <= '9' && weight > 0; text++, weight /= 10) {
+            factor += (uint64_t)(*text - '0') * weight;
+        }
+    }
+    if (*text != '\0' || factor < 1000 || factor > 1000000) {
+        return false;
+    }
+    *factor_milli = factor;
+    return true;
+}
+
+/* BASE[,FACTOR[,MAX]] */
+static bool parse_backoff(struct arguments *arguments, const char *text)
+{
+    char part[3][SPAN_TEXT_SIZE] = {"", "", ""};
+    struct wire_policy *policy = &arguments->policy;
+    size_t count = 0;
+
+    for (;; text++) {
+        size_t size = strcspn(text, ",");
+
+        if (count == 3 || size == 0 || size >= sizeof(part[0])) {
+            return false;
+        }
+        memcpy(part[count++], text, size);
+        text += size;
+        if (*text == '\0') {
+            break;
+        }
+    }
+    return span_in_range(part[0], 1, SPAN_MAX_MS, &policy->backoff_base_ms) &&
+           (count < 2 || factor_parse(part[1], &policy->backoff_factor_milli)) &&
+           (count < 3 || span_in_range(part[2], 1, SPAN_MAX_MS, &policy->backoff_max_ms));
+}
+
+static bool parse_tag(struct arguments *arguments, const char *text)
+{
+    if (arguments->tag_count == TAG_COUNT_MAX || text[0] == '\0' || strlen(text) > NAME_SIZE_MAX) {
+        return false;
+    }
+    arguments->tags[arguments->tag_count++] = text;
+    return true;
+}
+
+/* NAME=VALUE */
+static bool parse_meta(struct arguments *arguments, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    size_t name_size = equals == NULL ? 0 : (size_t)(equals - text);
+    size_t size = strlen(text) - 1;
+
+    if (name_size == 0 || name_size > NAME_SIZE_MAX || arguments->meta_count == META_COUNT_MAX ||
+        arguments->meta_size + size > META_SIZE_MAX) {
+        return false;
+    }
+    char *name = strndup(text, name_size);
+
+    if (name == NULL) {
+        return false;
+    }
+    arguments->meta_size += size;
+    arguments->meta[arguments->meta_count++] =
+        (struct treadle_meta){.name = name, .value = equals + 1, .value_size = strlen(equals + 1)};
+    return true;
+}
+
+static bool parse_tenant(struct arguments *arguments, const char *text)
+{
+    arguments->tenant = text;
+    return wire_is_name(bytes_from_text(text), 1);
+}
+
+/* ---- the table ---- */
+
+#define SPAN_EXPECTED  "a span like 500ms, 30s or 5m"
+#define SPAN1_EXPECTED "a span of at least 1ms, like 500ms, 30s or 5m"
+#define NAME_EXPECTED  "a name of 1 to 64 characters of A-Z a-z 0-9 . _ -"
+
+#define FLAG(word, field, text)                                                                    \
+    {                                                                                              \
+        .name = (word), .help = (text), .kind = KIND_FLAG,                                         \
+        .offset = offsetof(struct arguments, field)                                                \
+    }
+#define SPAN(word, field, smallest, text)                                                          \
+    {                                                                                              \
+        .name = (word), .argument = "SPAN", .help = (text),                                        \
+        .expected = (smallest) == 0 ? SPAN_EXPECTED : SPAN1_EXPECTED, .kind = KIND_SPAN,           \
+        .offset = offsetof(struct arguments, field), .min = (smallest), .max = SPAN_MAX_MS         \
+    }
+#define NUMBER(word, field, smallest, largest, say, text)                                          \
+    {                                                                                              \
+        .name = (word), .argument = "N", .help = (text), .expected = (say), .kind = KIND_NUMBER,   \
+        .offset = offsetof(struct arguments, field), .min = (smallest), .max = (largest)           \
+    }
+#define PARSED(word, value, function, say, text)                                                   \
+    {                                                                                              \
+        .name = (word), .argument = (value), .help = (text), .expected = (say),                    \
+        .kind = KIND_PARSED, .parse = (function)                                                   \
+    }
+
+/* clang-format off */
+static const struct option_rule rules[OPTION_COUNT] = {
+    [OPTION_BROKER] = PARSED("broker", "ENDPOINT", parse_broker,
+        "an endpoint like tcp://HOST:PORT or ipc://PATH",
+        "The broker; default: TREADLE_BROKER, else ipc://" BROKER_SOCKET " if it is there, else " BROKER_LOOPBACK),
+    [OPTION_CONNECT_TIMEOUT] = SPAN("connect-timeout", connect_timeout_ms, 1,
+        "How long to look for the broker; default: 5s"),
+    [OPTION_JSON] = FLAG("json", is_json, "Print one JSON document"),
+    [OPTION_RAW] = FLAG("raw", is_raw, "Take BODY as it is, even `-' and `@...'"),
+    [OPTION_WAIT] = SPAN("wait", wait_ms, 0,
+        "Wait at most this long, then exit 75 while the task goes on; default: for ever"),
+    [OPTION_WORKER_WAIT] = SPAN("worker-wait", worker_wait_ms, 0,
+        "When no worker serves the task for this long, cancel it and exit 69; default: 10s"),
+    [OPTION_DETACH] = FLAG("detach", is_detached, "Leave the task to go on when interrupted"),
+    [OPTION_SERVICE] = PARSED("service", "SERVICE", parse_service, NAME_EXPECTED, "Only tasks of this service"),
+    [OPTION_STATE] = PARSED("state", "STATE", parse_state,
+        "a state: scheduled, blocked, ready, running, succeeded, failed, cancelled or expired",
+        "Only tasks in this state: scheduled, blocked, ready, running, succeeded, failed, cancelled or expired"),
+    [OPTION_LIMIT] = NUMBER("limit", limit, 1, UINT32_MAX, "a number of at least 1",
+        "At most so many; default: 1000"),
+    [OPTION_SLOTS] = NUMBER("slots", slots, 1, SLOT_COUNT_MAX, "a number from 1 to 65536",
+        "How many tasks to run at once; default: the number of CPUs"),
+    [OPTION_NAME] = PARSED("name", "NAME", parse_name, "a name of 1 to 64 bytes",
+        "The worker's name; default: host:pid"),
+    [OPTION_PERMANENT_EXIT] = PARSED("permanent-exit", "N,...", parse_permanent_exit,
+        "a list of exit codes from 1 to 255, like 2,64",
+        "Exit codes of the command that are not worth another attempt"),
+    [OPTION_ID] = PARSED("id", "ID", parse_id, "an id of 36 characters, like 0191d5a0-7c1e-7b6a-9e5d-2f1c3b4a5d6e",
+        "The task's id; submitting the same task twice under one id runs it once"),
+    [OPTION_DELAY] = SPAN("delay", delay_ms, 0, "Do not start before this span has passed"),
+    [OPTION_QUEUE_TIMEOUT] = SPAN("queue-timeout", policy.queue_timeout_ms, 1,
+        "Expire a task that was not handed out after this span"),
+    [OPTION_TIMEOUT] = SPAN("timeout", policy.timeout_ms, 1, "How long one attempt may run"),
+    [OPTION_PROGRESS_TIMEOUT] = SPAN("progress-timeout", policy.progress_timeout_ms, 1,
+        "How long a running handler may be silent"),
+    [OPTION_GRACE] = SPAN("grace", policy.grace_ms, 1,
+        "How long a command may go on after it was told to stop, before it is killed"),
+    [OPTION_DEADLINE] = SPAN("deadline", policy.deadline_ms, 1,
+        "Expire the task after this span, retries included"),
+    [OPTION_ATTEMPTS] = NUMBER("attempts", policy.attempts_max, 1, 1000, "a number from 1 to 1000",
+        "At most so many attempts in all"),
+    [OPTION_BACKOFF] = PARSED("backoff", "BASE[,FACTOR[,MAX]]", parse_backoff,
+        "a backoff like 1s, 1s,2 or 1s,1.5,5m (a span, a factor from 1 to 1000, a span)",
+        "The span before the first retry, what it is multiplied with, and its maximum"),
+    [OPTION_PRIORITY] = NUMBER("priority", priority, 0, PRIORITY_MAX, "a number from 0 to 9",
+        "0 to 9, 9 the most urgent; default: 4"),
+    [OPTION_TAG] = PARSED("tag", "TAG", parse_tag, "a tag of 1 to 64 bytes, one of at most 16",
+        "A label; may be given up to 16 times"),
+    [OPTION_META] = PARSED("meta", "NAME=VALUE", parse_meta,
+        "NAME=VALUE with a name of 1 to 64 bytes, one of at most 64 of 16 KiB in all",
+        "A value that goes with the task and that its handler sees; may be given several times"),
+    [OPTION_RESULT_TTL] = SPAN("result-ttl", policy.result_ttl_ms, 1, "How long the outcome is kept"),
+    [OPTION_TENANT] = PARSED("tenant", "TENANT", parse_tenant, NAME_EXPECTED,
+        "Whose turn in the queue the task takes; default: the principal"),
+    [OPTION_VOLATILE] = FLAG("volatile", is_volatile, "The task need not survive the broker"),
+};
+/* clang-format on */
+
+#define KEY_BASE 0x100 /* above every character: no short options */
+#define KEY_HELP '?'
+
+/* ---- argp ---- */
+
+/* Sets what the option gives. False: it is not what was expected. */
+static bool option_set(struct arguments *arguments, const struct option_rule *rule,
+                       const char *text)
+{
+    void *field = (char *)arguments + rule->offset;
+
+    switch (rule->kind) {
+    case KIND_FLAG:
+        *(bool *)field = true;
+        return true;
+    case KIND_SPAN:
+        return span_in_range(text, rule->min, rule->max, field);
+    case KIND_NUMBER:
+        return number_parse(text, rule->min, rule->max, field);
+    case KIND_PARSED:
+        return rule->parse(arguments, text);
+    }
+    return false;
+}
+
+/* Says what argp did not understand. argp itself would say it in two lines of another form. */
+static void not_understood(const struct arguments *arguments, const struct argp_state *state)
+{
+    const char *word = state->argv[state->next - 1];
+
+    if ((word[0] != '-' || state->next == 1) && state->next < state->argc) {
+        word = state->argv[state->next]; /* several short ones in one word: not taken yet */
+    }
+    for (int option = 0; option < OPTION_COUNT; option++) {
+        if ((arguments->verb->options & OPTION_BIT(option)) != 0 && strncmp(word, "--", 2) == 0 &&
+            strcmp(word + 2, rules[option].name) == 0) {
+            cli_note("%s: %s: its value is missing; write: %s %s", arguments->verb->name, word,
+                     word, rules[option].argument);
+            return;
+        }
+    }
+    cli_note("%s: '%s' is not one of its options; see: treadle help %s", arguments->verb->name,
+             word, arguments->verb->name);
+}
+
+static error_t on_argp(int key, char *text, struct argp_state *state)
+{
+    struct arguments *arguments = state->input;
+
+    if (key == KEY_HELP) {
+        arguments->is_help = true;
+        return ECANCELED; /* what else is on the line does not matter */
+    }
+    if (key == ARGP_KEY_ERROR && !arguments->is_help && !arguments->is_wrong_said) {
+        not_understood(arguments, state);
+        return 0;
+    }
+
+    if (key == ARGP_KEY_ARG) { /* all words come after all options */
+        arguments->words = &state->argv[state->next - 1];
+        arguments->word_count = (size_t)(state->argc - state->next) + 1;
+        state->next = state->argc;
+        return 0;
+    }
+    if (key < KEY_BASE || key >= KEY_BASE + OPTION_COUNT) {
+        return ARGP_ERR_UNKNOWN;
+    }
+    const struct option_rule *rule = &rules[key - KEY_BASE];
+
+    arguments->given |= OPTION_BIT(key - KEY_BASE);
+    if (!option_set(arguments, rule, text)) {
+        cli_note("%s: --%s: '%s' is not %s", arguments->verb->name, rule->name, text,
+                 rule->expected);
+        arguments->is_wrong_said = true;
+        return EINVAL;
+    }
+    return 0;
+}
+
+struct verb_argp {
+    struct argp_option options[OPTION_COUNT + 2];
+    char *text;
+    struct argp argp;
+};
+
+/* False: memory is out. */
+static bool verb_argp_init(struct verb_argp *out, const struct verb *verb)
+{
+    size_t count = 0;
+
+    memset(out, 0, sizeof(*out));
+    for (int option = 0; option < OPTION_COUNT; option++) {
+        if ((verb->options & OPTION_BIT(option)) != 0) {
+            out->options[count++] = (struct argp_option){.name = rules[option].name,
+                                                         .key = KEY_BASE + option,
+                                                         .arg = rules[option].argument,
+                                                         .doc = rules[option].help};
+        }
+    }
+    out->options[count] =
+        (struct argp_option){.name = "help", .key = KEY_HELP, .doc = "Print this", .group = -1};
+    if (asprintf(&out->text, "%s%s%s", verb->summary, verb->details == NULL ? "" : "\v",
+                 verb->details == NULL ? "" : verb->details) == -1) {
+        out->text = NULL;
+        return false;
+    }
+    out->argp = (struct argp){
+        .options = out->options, .parser = on_argp, .args_doc = verb->words, .doc = out->text};
+    return true;
+}
+
+void verb_print_help(const struct verb *verb)
+{
+    struct verb_argp argp;
+    char *name = NULL;
+
+    if (verb_argp_init(&argp, verb) && asprintf(&name, "treadle %s", verb->name) != -1) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
+        argp_help(&argp.argp, stdout, ARGP_HELP_STD_HELP & ~(unsigned)ARGP_HELP_EXIT_OK, name);
+        fputc('\n', stdout);
+        free(name);
+    }
+    free(argp.text);
+}
+
+/* The words up to `--`, the command after it. */
+static void split_command(struct arguments *arguments, int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            arguments->command = &argv[i + 1];
+            arguments->command_count = (size_t)(*argc - i - 1);
+            argv[i] = NULL;
+            *argc = i;
+            return;
+        }
+    }
+}
+
+static enum cli_exit check_words(const struct arguments *arguments)
+{
+    const struct verb *verb = arguments->verb;
+
+    if (arguments->word_count < verb->words_min) {
+        return cli_fail(CLI_USAGE, "%s: a word is missing; usage: treadle %s %s", verb->name,
+                        verb->name, verb->words);
+    }
+    if (arguments->word_count > verb->words_max) {
+        return cli_fail(CLI_USAGE, "%s: '%s' is one word too many; usage: treadle %s %s",
+                        verb->name, arguments->words[verb->words_max], verb->name, verb->words);
+    }
+    return CLI_DONE;
+}
+
+static enum cli_exit choose_broker(struct arguments *arguments,
+                                   const struct cli_environment *environment)
+{
+    if (arguments->broker != NULL) {
+        return CLI_DONE;
+    }
+    if (environment->broker != NULL && environment->broker[0] != '\0') {
+        if (!parse_broker(arguments, environment->broker)) {
+            return cli_fail(CLI_CONFIG, "%s: TREADLE_BROKER: '%s' is not %s", arguments->verb->name,
+                            environment->broker, rules[OPTION_BROKER].expected);
+        }
+        return CLI_DONE;
+    }
+    arguments->broker = access(BROKER_SOCKET, F_OK) == 0 ? "ipc://" BROKER_SOCKET : BROKER_LOOPBACK;
+    return CLI_DONE;
+}
+
+enum cli_exit arguments_parse(struct arguments *arguments, const struct verb *verb,
+                              const struct cli_environment *environment, int argc, char **argv)
+{
+    struct verb_argp argp;
+    error_t error = ENOMEM;
+
+    *arguments = (struct arguments){.verb = verb,
+                                    .connect_timeout_ms = CONNECT_TIMEOUT_MS,
+                                    .worker_wait_ms = WORKER_WAIT_MS,
+                                    .limit = LIST_LIMIT};
+    if (verb->takes_command) {
+        split_command(arguments, &argc, argv);
+    }
+    if (verb_argp_init(&argp, verb)) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
+        error = argp_parse(&argp.argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, arguments);
+    }
+    free(argp.text);
+    if (arguments->is_help) {
+        verb_print_help(verb);
+        return CLI_DONE;
+    }
+    if (error == ENOMEM) {
+        return cli_fail_memory();
+    }
+    if (error != 0) {
+        return CLI_USAGE;
+    }
+    enum cli_exit code = check_words(arguments);
+
+    return code == CLI_DONE ? choose_broker(arguments, environment) : code;
+}
+
+void arguments_reset(struct arguments *arguments)
+{
+    for (size_t i = 0; i < arguments->meta_count; i++) {
+        free((void *)(uintptr_t)arguments->meta[i].name); /* a copy of ours */
+    }
+    arguments->meta_count = 0;
+}
+
+/* ---- words ---- */
+
+enum cli_exit task_name_parse(const struct arguments *arguments, const char *text, bool is_pattern,
+                              struct task_name *out)
+{
+    const char *verb = arguments->verb->name;
+    const char *dot = strrchr(text, '.');
+
+    if (dot == NULL || dot == text || dot[1] == '\0') {
+        return cli_fail(CLI_USAGE,
+                        "%s: '%s' is not SERVICE.TASK: its %s part is missing; write it like "
+                        "wc.count",
+                        verb, text, dot == text ? "service" : "task");
+    }
+    *out =
+        (struct task_name){{(const uint8_t *)text, (size_t)(dot - text)}, bytes_from_text(dot + 1)};
+    if (!wire_is_name(out->service, 1) ||
+        !((is_pattern && strcmp(dot + 1, "*") == 0) || wire_is_name(out->task, 1))) {
+        return cli_fail(CLI_USAGE, "%s: '%s' is not SERVICE.TASK: each part is %s", verb, text,
+                        NAME_EXPECTED);
+    }
+    return CLI_DONE;
+}
+
+enum cli_exit task_id_parse(const struct arguments *arguments, size_t index,
+                            struct treadle_task_id *out)
+{
+    if (!uuid_parse(arguments->words[index], out)) {
+        return cli_fail(CLI_USAGE, "%s: '%s' is not %s", arguments->verb->name,
+                        arguments->words[index], rules[OPTION_ID].expected);
+    }
+    return CLI_DONE;
+}
+
+enum cli_exit service_name_parse(const struct arguments *arguments, size_t index, struct bytes *out)
+{
+    *out = bytes_from_text(arguments->words[index]);
+    if (!wire_is_name(*out, 1)) {
+        return cli_fail(CLI_USAGE, "%s: '%s' is not a service: that is %s", arguments->verb->name,
+                        arguments->words[index], NAME_EXPECTED);
+    }
+    return CLI_DONE;
+}
