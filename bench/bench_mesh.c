@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * Tasks a second through a real broker, beside a bare ROUTER/DEALER relay that carries as many
+ * tasks a message.
+ *
+ *     bench_mesh [--quick] [--tasks N] [--in-flight N] [--body BYTES] [--batch N] [--rounds N]
+ *
+ * The mesh: treadled, a worker process that answers at once, and a client in this process. The
+ * relay: a ROUTER process that passes messages between one client and one worker and looks at
+ * nothing. Both over TCP on the loopback, in turn; the figure to quote is the median of the ratios.
+ * A benchmark is never a test: it passes unless it cannot run.
+ */
+#define _GNU_SOURCE
+#include "client/session.h"
+#include "common/base/bytes.h"
+#include "common/base/prng.h"
+#include "common/wire/message.h"
+#include "worker/session.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define FRAMES_MAX   FRAME_COUNT_MAX
+#define BODY_MAX     4096u
+#define ROUNDS_MAX   15
+#define ENDPOINT_MAX 256
+
+struct settings {
+    uint32_t task_count;
+    uint32_t in_flight;
+    uint32_t body_size;
+    uint32_t batch; /* tasks a message, at most */
+    uint32_t round_count;
+};
+
+struct figures {
+    double tasks_per_second;
+    double client_us, broker_us, worker_us; /* CPU a task; the relay stands in for the broker */
+    double batch;                           /* tasks a message from the client */
+};
+
+_Noreturn static void fail(const char *what)
+{
+    fprintf(stderr, "bench_mesh: %s: %s\n", what, zmq_strerror(zmq_errno()));
+    _exit(EXIT_FAILURE);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ms(void)
+{
+    return now_ns() / 1000000u;
+}
+
+static double cpu_us(const struct rusage *usage)
+{
+    return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1e6 +
+           (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec);
+}
+
+/* ---- sockets ---- */
+
+static void *open_dealer(void *context, const char *endpoint)
+{
+    void *socket = zmq_socket(context, ZMQ_DEALER);
+    const int watermark = 0;
+    const int linger = 0;
+    if (socket == NULL || zmq_setsockopt(socket, ZMQ_SNDHWM, &watermark, sizeof watermark) != 0 ||
+        zmq_setsockopt(socket, ZMQ_RCVHWM, &watermark, sizeof watermark) != 0 ||
+        zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger) != 0 ||
+        zmq_connect(socket, endpoint) != 0) {
+        fail("connect");
+    }
+    return socket;
+}
+
+static void send_frames(void *socket, const struct wire_frames *frames)
+{
+    for (size_t i = 0; i < frames->count; i++) {
+        const int flags = i + 1 < frames->count ? ZMQ_SNDMORE : 0;
+        if (zmq_send(socket, frames->frames[i].data, frames->frames[i].size, flags) < 0) {
+            fail("send");
+        }
+    }
+}
+
+/* One received message and the views on it. */
+struct received {
+    zmq_msg_t parts[FRAMES_MAX];
+    struct bytes views[FRAMES_MAX];
+    size_t count;
+};
+
+static bool receive(void *socket, struct received *received)
+{
+    received->count = 0;
+    for (bool has_more = true; has_more;) {
+        if (received->count == FRAMES_MAX) {
+            fail("too many frames");
+        }
+        zmq_msg_t *part = &received->parts[received->count];
+        zmq_msg_init(part);
+        if (zmq_msg_recv(part, socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(part);
+            return false; /* whole messages only, so this is the first part */
+        }
+        received->views[received->count] = (struct bytes){zmq_msg_data(part), zmq_msg_size(part)};
+        received->count++;
+        has_more = zmq_msg_more(part) != 0;
+    }
+    return true;
+}
+
+static void release(struct received *received)
+{
+    for (size_t i = 0; i < received->count; i++) {
+        zmq_msg_close(&received->parts[i]);
+    }
+}
+
+static bool decode(struct received *received, struct message *message)
+{
+    static struct wire_frames frames;
+    frames = (struct wire_frames){received->views, received->count};
+    return message_decode(message, &frames, &wire_limits_protocol) == WIRE_OK;
+}
+
+static void wait_readable(void *socket, uint64_t at_ms)
+{
+    const uint64_t now = now_ms();
+    const long timeout = at_ms <= now ? 0 : (at_ms - now > 1000 ? 1000 : (long)(at_ms - now));
+    zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
+    (void)zmq_poll(&item, 1, timeout);
+}
+
+/* ---- processes ---- */
+
+struct child {
+    pid_t pid;
+    char endpoint[ENDPOINT_MAX]; /* what it said on its first line */
+};
+
+static struct child start(const char *const arguments[], bool says_endpoint)
+{
+    struct child child = {0};
+    int pipe_fds[2];
+    if (pipe(pipe_fds) != 0) {
+        fail("pipe");
+    }
+    child.pid = fork();
+    if (child.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(pipe_fds[1], STDOUT_FILENO);
+        execv(arguments[0], (char *const *)(uintptr_t)arguments);
+        _exit(127);
+    }
+    close(pipe_fds[1]);
+    FILE *out = fdopen(pipe_fds[0], "r");
+    char line[ENDPOINT_MAX + 16];
+    if (says_endpoint && out != NULL &&
+        (fgets(line, sizeof line, out) == NULL ||
+         sscanf(line, "listening %255s", child.endpoint) != 1)) {
+        fprintf(stderr, "bench_mesh: %s did not start\n", arguments[0]);
+        _exit(EXIT_FAILURE);
+    }
+    /* the pipe stays open, so that the child can go on writing */
+    return child;
+}
+
+static double stop(const struct child *child)
+{
+    struct rusage usage = {0};
+    kill(child->pid, SIGKILL);
+    (void)wait4(child->pid, NULL, 0, &usage);
+    return cpu_us(&usage);
+}
+
+/* ---- the mesh: worker ---- */
+
+static void answer_events(struct worker_session *session, uint32_t body_size)
+{
+    static const uint8_t body[BODY_MAX];
+    struct worker_event event;
+    while (worker_session_next_event(session, &event)) {
+        if (event.kind == WORKER_EVENT_START) {
+            const struct wire_success_entry success = {.lease = event.lease,
+                                                       .body = {body, body_size}};
+            worker_session_on_started(session, now_ms(), event.lease);
+            worker_session_succeed(session, now_ms(), &success);
+        }
+    }
+}
+
+static void run_worker(const char *endpoint, const struct settings *settings)
+{
+    void *context = zmq_ctx_new();
+    void *socket = open_dealer(context, endpoint);
+    const struct wire_serve serve = {.pattern = bytes_from_text("bench.noop")};
+    struct worker_session_config config = {.name = bytes_from_text("bench"),
+                                           .slots = settings->in_flight,
+                                           .prefetch_max = settings->in_flight,
+                                           .drain_ms = WORKER_DRAIN_MS,
+                                           .serves = &serve,
+                                           .serve_count = 1};
+    randombytes_buf(config.incarnation, sizeof config.incarnation);
+    struct worker_session *session = worker_session_create(&config, now_ms());
+    worker_session_on_connected(session, now_ms());
+    static struct received received;
+    for (;;) {
+        while (receive(socket, &received)) {
+            struct message message;
+            if (decode(&received, &message)) {
+                worker_session_on_message(session, now_ms(), &message);
+            }
+            release(&received);
+            answer_events(session, settings->body_size);
+        }
+        worker_session_on_time(session, now_ms());
+        answer_events(session, settings->body_size);
+        const struct wire_frames *frames = NULL;
+        while ((frames = worker_session_take_message(session)) != NULL) {
+            send_frames(socket, frames);
+        }
+        wait_readable(socket, worker_session_next_at_ms(session));
+    }
+}
+
+/* ---- the mesh: client ---- */
+
+struct load {
+    struct client_session *session;
+    void *socket;
+    struct prng prng;
+    const struct settings *settings;
+    uint32_t submitted;
+    uint32_t settled;
+    uint64_t submit_messages;
+};
+
+static void submit_one(struct load *load)
+{
+    static const uint8_t body[BODY_MAX];
+    static const struct wire_submit_template fields = {.service = {(const uint8_t *)"bench", 5},
+                                                       .task = {(const uint8_t *)"noop", 4},
+                                                       .flags = SUBMIT_WATCH | SUBMIT_VOLATILE};
+    struct client_submission submission = {.body = {body, load->settings->body_size},
+                                           .fields = &fields};
+    bytes_store_u64(submission.id.bytes, prng_next(&load->prng));
+    bytes_store_u64(submission.id.bytes + 8, prng_next(&load->prng));
+    crypto_generichash(submission.digest, sizeof submission.digest, body, load->settings->body_size,
+                       NULL, 0);
+    if (client_session_submit(load->session, now_ms(), &submission) != TREADLE_OK) {
+        fail("submit");
+    }
+    load->submitted++;
+}
+
+static void take_events(struct load *load)
+{
+    struct client_event *event = NULL;
+    while ((event = client_session_take_event(load->session, NULL, NULL)) != NULL) {
+        if (event->kind == CLIENT_EVENT_SETTLED) {
+            if (event->settled.outcome != TASK_SUCCEEDED) {
+                fail("a task did not succeed");
+            }
+            load->settled++;
+        }
+        client_event_destroy(&event);
+    }
+}
+
+static void send_messages(struct load *load)
+{
+    const struct wire_frames *frames = NULL;
+    while ((frames = client_session_take_message(load->session, now_ms())) != NULL) {
+        if (frames->frames[0].size > 3 && frames->frames[0].data[3] == MESSAGE_SUBMIT) {
+            load->submit_messages++;
+        }
+        send_frames(load->socket, frames);
+    }
+}
+
+/* One message of at most a batch: with all that is in flight in one message, the parts of the mesh
+ * would wait for each other in turn. */
+static void submit_batch(struct load *load)
+{
+    const struct settings *settings = load->settings;
+    for (uint32_t i = 0; i < settings->batch && load->submitted < settings->task_count &&
+                         load->submitted - load->settled < settings->in_flight;
+         i++) {
+        submit_one(load);
+    }
+    send_messages(load);
+}
+
+static void exchange(struct load *load)
+{
+    static struct received received;
+    while (receive(load->socket, &received)) {
+        struct message message;
+        if (decode(&received, &message)) {
+            (void)client_session_on_message(load->session, now_ms(), &message);
+        }
+        release(&received);
+        take_events(load);
+    }
+    client_session_on_time(load->session, now_ms());
+    while (load->submitted < load->settings->task_count &&
+           load->submitted - load->settled < load->settings->in_flight) {
+        submit_batch(load);
+    }
+    send_messages(load);
+    if (load->settled < load->settings->task_count) {
+        wait_readable(load->socket, client_session_next_at_ms(load->session));
+    }
+}
+
+static struct figures run_client(const char *endpoint, const struct settings *settings)
+{
+    void *context = zmq_ctx_new();
+    struct load load = {.socket = open_dealer(context, endpoint), .settings = settings};
+    struct client_session_config config = {
+        .name = bytes_from_text("bench"), .seed = 1, .in_flight_max = settings->in_flight + 1};
+    randombytes_buf(config.incarnation, sizeof config.incarnation);
+    prng_seed(&load.prng, bytes_load_u64(config.incarnation));
+    load.session = client_session_create(&config);
+    client_session_on_connected(load.session, now_ms());
+    while (!client_session_is_welcome(load.session)) {
+        exchange(&load);
+    }
+    const uint64_t started_ns = now_ns();
+    const uint32_t before = load.settled;
+    while (load.settled < settings->task_count) {
+        exchange(&load);
+    }
+    const double seconds = (double)(now_ns() - started_ns) / 1e9;
+    struct figures figures = {.tasks_per_second = (settings->task_count - before) / seconds,
+                              .batch = (double)load.submitted / (double)load.submit_messages};
+    client_session_destroy(&load.session);
+    zmq_close(load.socket);
+    zmq_ctx_term(context);
+    return figures;
+}
+
+static double self_cpu_us(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return cpu_us(&usage);
+}
+
+static void settings_arguments(const struct settings *settings, char in_flight[16], char body[16])
+{
+    snprintf(in_flight, 16, "%" PRIu32, settings->in_flight);
+    snprintf(body, 16, "%" PRIu32, settings->body_size);
+}
+
+static struct figures run_mesh(const char *self, const char *broker,
+                               const struct settings *settings)
+{
+    char in_flight[16];
+    char body[16];
+    settings_arguments(settings, in_flight, body);
+    const char *const broker_arguments[] = {broker,     "--insecure",        "--log-level", "warn",
+                                            "--listen", "tcp://127.0.0.1:*", NULL};
+    struct child treadled = start(broker_arguments, true);
+    const char *const worker_arguments[] = {self,      "worker", treadled.endpoint,
+                                            in_flight, body,     NULL};
+    const struct child worker = start(worker_arguments, false);
+    const double before_us = self_cpu_us();
+    struct figures figures = run_client(treadled.endpoint, settings);
+    figures.client_us = (self_cpu_us() - before_us) / settings->task_count;
+    figures.worker_us = stop(&worker) / settings->task_count;
+    figures.broker_us = stop(&treadled) / settings->task_count;
+    return figures;
+}
+
+/* ---- the relay ---- */
+
+/* Passes messages between its first two peers, whichever they are. */
+static void run_relay(void)
+{
+    void *context = zmq_ctx_new();
+    void *router = zmq_socket(context, ZMQ_ROUTER);
+    const int watermark = 0;
+    char endpoint[ENDPOINT_MAX];
+    size_t size = sizeof endpoint;
+    if (zmq_setsockopt(router, ZMQ_SNDHWM, &watermark, sizeof watermark) != 0 ||
+        zmq_setsockopt(router, ZMQ_RCVHWM, &watermark, sizeof watermark) != 0 ||
+        zmq_bind(router, "tcp://127.0.0.1:*") != 0 ||
+        zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0) {
+        fail("relay");
+    }
+    printf("listening %s\n", endpoint);
+    fflush(stdout);
+    uint8_t peers[2][5];
+    int peer_count = 0;
+    for (;;) {
+        uint8_t peer[5];
+        zmq_msg_t body;
+        zmq_msg_init(&body);
+        if (zmq_recv(router, peer, sizeof peer, 0) != 5 || zmq_msg_recv(&body, router, 0) < 0) {
+            fail("relay");
+        }
+        const bool is_known = (peer_count > 0 && memcmp(peers[0], peer, 5) == 0) ||
+                              (peer_count > 1 && memcmp(peers[1], peer, 5) == 0);
+        if (!is_known && peer_count < 2) {
+            memcpy(peers[peer_count], peer, 5); /* its first message is a greeting */
+            peer_count++;
+            zmq_msg_close(&body);
+            continue;
+        }
+        const uint8_t *other = memcmp(peers[0], peer, 5) == 0 ? peers[1] : peers[0];
+        if (zmq_send(router, other, 5, ZMQ_SNDMORE) < 0 || zmq_msg_send(&body, router, 0) < 0) {
+            fail("relay");
+        }
+    }
+}
+
+static void run_echo(const char *endpoint)
+{
+    void *context = zmq_ctx_new();
+    void *socket = open_dealer(context, endpoint);
+    if (zmq_send(socket, "", 0, 0) < 0) {
+        fail("echo");
+    }
+    for (;;) {
+        zmq_msg_t part;
+        zmq_msg_init(&part);
+        if (zmq_msg_recv(&part, socket, 0) < 0 || zmq_msg_send(&part, socket, 0) < 0) {
+            fail("echo");
+        }
+    }
+}
+
+static double relay_rate(const char *endpoint, const struct settings *settings, uint32_t batch)
+{
+    static uint8_t data[1024 * BODY_MAX];
+    void *context = zmq_ctx_new();
+    void *socket = open_dealer(context, endpoint);
+    uint32_t sent = 0;
+    uint32_t received = 0;
+    zmq_send(socket, "", 0, 0);
+    usleep(200000); /* both have greeted */
+    const uint64_t started_ns = now_ns();
+    while (received < settings->task_count) {
+        while (sent < settings->task_count && sent - received + batch <= settings->in_flight) {
+            if (zmq_send(socket, data, (size_t)batch * settings->body_size, 0) < 0) {
+                fail("send");
+            }
+            sent += batch;
+        }
+        zmq_msg_t part;
+        zmq_msg_init(&part);
+        if (zmq_msg_recv(&part, socket, 0) < 0) {
+            fail("receive");
+        }
+        received += (uint32_t)(zmq_msg_size(&part) / settings->body_size);
+        zmq_msg_close(&part);
+    }
+    const double seconds = (double)(now_ns() - started_ns) / 1e9;
+    zmq_close(socket);
+    zmq_ctx_term(context);
+    return received / seconds;
+}
+
+static struct figures run_bare(const char *self, const struct settings *settings, double batch)
+{
+    uint32_t whole_batch = (uint32_t)(batch + 0.5);
+    if (whole_batch < 1) {
+        whole_batch = 1;
+    } else if (whole_batch > settings->in_flight) {
+        whole_batch = settings->in_flight;
+    }
+    const char *const relay_arguments[] = {self, "relay", NULL};
+    struct child relay = start(relay_arguments, true);
+    const char *const echo_arguments[] = {self, "echo", relay.endpoint, NULL};
+    const struct child echo = start(echo_arguments, false);
+    const double before_us = self_cpu_us();
+    struct figures figures = {.tasks_per_second = relay_rate(relay.endpoint, settings, whole_batch),
+                              .batch = whole_batch};
+    figures.client_us = (self_cpu_us() - before_us) / settings->task_count;
+    figures.worker_us = stop(&echo) / settings->task_count;
+    figures.broker_us = stop(&relay) / settings->task_count;
+    return figures;
+}
+
+/* ---- rounds ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_figures(const char *name, const struct figures *figures)
+{
+    printf("%-6s %9.0f tasks/s   %5.1f tasks a message   CPU us a task: client %.2f broker %.2f "
+           "worker %.2f\n",
+           name, figures->tasks_per_second, figures->batch, figures->client_us, figures->broker_us,
+           figures->worker_us);
+}
+
+static void run_rounds(const char *self, const char *broker, const struct settings *settings)
+{
+    double ratios[ROUNDS_MAX];
+    printf("%" PRIu32 " tasks a round, %" PRIu32 " in flight, %" PRIu32 " B\n",
+           settings->task_count, settings->in_flight, settings->body_size);
+    for (uint32_t round = 0; round < settings->round_count; round++) {
+        const struct figures mesh = run_mesh(self, broker, settings);
+        const struct figures bare = run_bare(self, settings, mesh.batch);
+        print_figures("mesh", &mesh);
+        print_figures("relay", &bare);
+        ratios[round] = mesh.tasks_per_second / bare.tasks_per_second;
+    }
+    qsort(ratios, settings->round_count, sizeof ratios[0], by_value);
+    printf("mesh / relay: median %.2f (%.2f to %.2f, %" PRIu32 " rounds)\n",
+           ratios[settings->round_count / 2], ratios[0], ratios[settings->round_count - 1],
+           settings->round_count);
+}
+
+static uint32_t number(const char *text, uint32_t max)
+{
+    const unsigned long value = strtoul(text, NULL, 10);
+    return value == 0 || value > max ? max : (uint32_t)value;
+}
+
+static void read_settings(int count, char **arguments, struct settings *settings)
+{
+    for (int i = 1; i < count; i++) {
+        if (strcmp(arguments[i], "--quick") == 0) {
+            settings->task_count = 100000;
+            settings->round_count = 3;
+        } else if (i + 1 == count) {
+            fprintf(stderr, "bench_mesh: %s: not understood\n", arguments[i]);
+            _exit(64);
+        } else if (strcmp(arguments[i], "--tasks") == 0) {
+            settings->task_count = number(arguments[++i], 100000000);
+        } else if (strcmp(arguments[i], "--in-flight") == 0) {
+            settings->in_flight = number(arguments[++i], 65536);
+        } else if (strcmp(arguments[i], "--body") == 0) {
+            settings->body_size = number(arguments[++i], BODY_MAX);
+        } else if (strcmp(arguments[i], "--batch") == 0) {
+            settings->batch = number(arguments[++i], ENTRY_COUNT_MAX);
+        } else if (strcmp(arguments[i], "--rounds") == 0) {
+            settings->round_count = number(arguments[++i], ROUNDS_MAX);
+        } else {
+            fprintf(stderr, "bench_mesh: %s: not understood\n", arguments[i]);
+            _exit(64);
+        }
+    }
+}
+
+int main(int count, char **arguments)
+{
+    struct settings settings = {
+        .task_count = 300000, .in_flight = 1000, .body_size = 128, .batch = 64, .round_count = 5};
+    static char self[4096];
+    static char broker[4200];
+    const ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (size < 0 || sodium_init() < 0) {
+        fail("start");
+    }
+    snprintf(broker, sizeof broker, "%.*s/../bin/treadled", (int)(strrchr(self, '/') - self), self);
+    if (count == 5 && strcmp(arguments[1], "worker") == 0) {
+        settings.in_flight = number(arguments[3], 65536);
+        settings.body_size = number(arguments[4], BODY_MAX);
+        run_worker(arguments[2], &settings);
+    } else if (count == 2 && strcmp(arguments[1], "relay") == 0) {
+        run_relay();
+    } else if (count == 3 && strcmp(arguments[1], "echo") == 0) {
+        run_echo(arguments[2]);
+    } else {
+        read_settings(count, arguments, &settings);
+        run_rounds(self, broker, &settings);
+    }
+    return EXIT_SUCCESS;
+}

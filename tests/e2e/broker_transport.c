@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * The broker's sockets with real processes: peers that send rubbish, vanish, or choose their own
+ * routing id.
+ *
+ * usage: e2e.broker_transport TREADLED             the tests
+ *        e2e.broker_transport --worker ENDPOINT    a peer to be killed: says HELLO as a worker,
+ * then sleeps
+ */
+#define _GNU_SOURCE
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/wire/message.h"
+
+extern char **environ;
+
+static const char *treadled_path;
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+static void sleep_ms(unsigned span_ms)
+{
+    const struct timespec span = {span_ms / 1000, (long)(span_ms % 1000) * 1000000};
+    (void)nanosleep(&span, NULL);
+}
+
+/* ---- the broker ---- */
+
+struct broker {
+    pid_t pid;
+    char endpoint[256];
+};
+
+static struct broker given_a_broker_on(const char *listen)
+{
+    struct broker broker = {0};
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    posix_spawn_file_actions_t actions;
+    assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
+    assert_int_equal(posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO), 0);
+    char *arguments[] = {strdup(treadled_path), strdup("--insecure"), strdup("--listen"),
+                         strdup(listen), NULL};
+    assert_int_equal(posix_spawn(&broker.pid, treadled_path, &actions, NULL, arguments, environ),
+                     0);
+    for (int i = 0; arguments[i] != NULL; i++) {
+        free(arguments[i]);
+    }
+    (void)posix_spawn_file_actions_destroy(&actions);
+    (void)close(ends[1]);
+    FILE *out = fdopen(ends[0], "r");
+    assert_non_null(out);
+    char line[300] = "";
+    assert_non_null(fgets(line, sizeof line, out));
+    (void)fclose(out);
+    assert_int_equal(sscanf(line, "listening %255s", broker.endpoint), 1);
+    return broker;
+}
+
+static struct broker given_a_broker(void)
+{
+    return given_a_broker_on("tcp://127.0.0.1:*");
+}
+
+static int exit_code_of(pid_t pid)
+{
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void then_it_ends_cleanly(const struct broker *broker)
+{
+    assert_int_equal(kill(broker->pid, SIGTERM), 0);
+    assert_int_equal(exit_code_of(broker->pid), 0);
+}
+
+/* ---- peers ---- */
+
+struct peer {
+    void *context;
+    void *socket;
+    uint64_t number;
+    uint8_t buffer[65536];
+    struct bytes view;
+    struct wire_frames frames;
+    struct message message;
+};
+
+static void peer_open(struct peer *peer, const char *endpoint, const char *routing_id)
+{
+    const int zero = 0;
+    *peer = (struct peer){0};
+    peer->context = zmq_ctx_new();
+    peer->socket = zmq_socket(peer->context, ZMQ_DEALER);
+    assert_non_null(peer->socket);
+    assert_int_equal(zmq_setsockopt(peer->socket, ZMQ_LINGER, &zero, sizeof zero), 0);
+    if (routing_id != NULL) {
+        assert_int_equal(
+            zmq_setsockopt(peer->socket, ZMQ_ROUTING_ID, routing_id, strlen(routing_id)), 0);
+    }
+    assert_int_equal(zmq_connect(peer->socket, endpoint), 0);
+}
+
+static void peer_close(struct peer *peer)
+{
+    (void)zmq_close(peer->socket);
+    (void)zmq_ctx_term(peer->context);
+}
+
+static void peer_send(struct peer *peer, struct message *message)
+{
+    struct writer writer;
+    writer_init(&writer);
+    peer->number++;
+    message->number = peer->number;
+    assert_true(message_encode(message, &writer));
+    assert_int_equal(writer.frames.count, 1);
+    const int sent = zmq_send(peer->socket, writer.data, writer.size, 0);
+    assert_int_equal(sent, writer.size);
+    writer_free(&writer);
+}
+
+/* The next message of this kind within the span; the others are skipped. */
+static bool peer_receive(struct peer *peer, enum message_kind kind, int span_ms)
+{
+    const uint64_t until_us = now_us() + (uint64_t)span_ms * 1000;
+    while (now_us() < until_us) {
+        zmq_pollitem_t item = {.socket = peer->socket, .events = ZMQ_POLLIN};
+        const long left_ms = (long)((until_us - now_us()) / 1000) + 1;
+        if (zmq_poll(&item, 1, left_ms) <= 0) {
+            continue;
+        }
+        const int size = zmq_recv(peer->socket, peer->buffer, sizeof peer->buffer, ZMQ_DONTWAIT);
+        if (size < 0) {
+            continue;
+        }
+        peer->view = (struct bytes){peer->buffer, (size_t)size};
+        peer->frames = (struct wire_frames){&peer->view, 1};
+        assert_int_equal(message_decode(&peer->message, &peer->frames, &wire_limits_protocol),
+                         WIRE_OK);
+        if (peer->message.kind == kind) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void peer_hello(struct peer *peer, enum peer_role role)
+{
+    uint8_t incarnation[16];
+    for (size_t i = 0; i < sizeof incarnation; i++) {
+        incarnation[i] = (uint8_t)(now_us() >> (i % 8)) ^ (uint8_t)getpid() ^ (uint8_t)role;
+    }
+    struct writer serves;
+    writer_init(&serves);
+    const struct wire_serve serve = {.pattern = bytes_from_text("wc.count")};
+    assert_true(wire_serve_encode(&serves, &serve));
+    struct message message = {.kind = MESSAGE_HELLO};
+    message.as.hello = (struct wire_hello){
+        .role = role,
+        .name = bytes_from_text(role == ROLE_WORKER ? "victim" : "observer"),
+        .incarnation = {incarnation, sizeof incarnation},
+    };
+    if (role == ROLE_WORKER) {
+        message.as.hello.slots = 1;
+        message.as.hello.serves = wire_list_from_writer(&serves, 1);
+    }
+    peer_send(peer, &message);
+    assert_true(peer_receive(peer, MESSAGE_WELCOME, 5000));
+    writer_free(&serves);
+}
+
+/* One of the broker's counters, asked for by a connection of its own. */
+static uint64_t counter_of(const struct broker *broker, const char *name)
+{
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker->endpoint, NULL);
+    peer_hello(peer, ROLE_CLIENT);
+    struct message query = {.kind = MESSAGE_BROKER_QUERY};
+    peer_send(peer, &query);
+    assert_true(peer_receive(peer, MESSAGE_BROKER_INFO, 5000));
+    struct wire_list counters = peer->message.as.broker_info.counters;
+    struct wire_counter counter;
+    uint64_t value = UINT64_MAX;
+    while (wire_counter_next(&counters, &counter)) {
+        if (bytes_is_equal(counter.name, bytes_from_text(name))) {
+            value = counter.value;
+        }
+    }
+    assert_int_not_equal(value, UINT64_MAX);
+    peer_close(peer);
+    free(peer);
+    return value;
+}
+
+static void then_counter_becomes(const struct broker *broker, const char *name, uint64_t expected)
+{
+    for (int i = 0; i < 100 && counter_of(broker, name) != expected; i++) {
+        sleep_ms(20);
+    }
+    assert_int_equal(counter_of(broker, name), expected);
+}
+
+/* ---- tests ---- */
+
+static void test_tenth_malformed_message_cuts_the_peer_off(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker.endpoint, NULL);
+    for (int i = 0; i < 9; i++) {
+        assert_int_equal(zmq_send(peer->socket, "rubbish", 7, 0), 7);
+    }
+    peer_hello(peer, ROLE_CLIENT); /* still listened to */
+    assert_int_equal(counter_of(&broker, "malformed"), 9);
+    assert_int_equal(counter_of(&broker, "cut_off"), 0);
+    assert_int_equal(zmq_send(peer->socket, "", 0, 0), 0);
+    then_counter_becomes(&broker, "cut_off", 1);
+    assert_int_equal(counter_of(&broker, "malformed"), 10);
+    peer_close(peer);
+    free(peer);
+    then_it_ends_cleanly(&broker);
+}
+
+static void send_frames(struct peer *peer, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const int more = i + 1 < count ? ZMQ_SNDMORE : 0;
+        assert_int_equal(zmq_send(peer->socket, "frame", 5, more), 5);
+    }
+}
+
+static void test_message_over_a_limit_is_refused_and_the_third_cuts_off(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker.endpoint, NULL);
+    peer_hello(peer, ROLE_CLIENT);
+    for (int i = 0; i < 3; i++) {
+        send_frames(peer, FRAME_COUNT_MAX + 1);
+        assert_true(peer_receive(peer, MESSAGE_REFUSED, 5000));
+        assert_int_equal(peer->message.as.refused.code, REFUSED_LIMIT);
+        assert_int_equal(peer->message.number, 0);
+    }
+    then_counter_becomes(&broker, "cut_off", 1);
+    assert_int_equal(counter_of(&broker, "over_limit"), 3);
+    assert_int_equal(counter_of(&broker, "malformed"), 0);
+    peer_close(peer);
+    free(peer);
+    then_it_ends_cleanly(&broker);
+}
+
+static void test_message_of_very_many_frames_does_no_harm(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker.endpoint, NULL);
+    send_frames(peer, 200000);
+    assert_true(peer_receive(peer, MESSAGE_REFUSED, 20000));
+    peer_hello(peer, ROLE_CLIENT);
+    assert_int_equal(counter_of(&broker, "over_limit"), 1);
+    peer_close(peer);
+    free(peer);
+    then_it_ends_cleanly(&broker);
+}
+
+static void test_peer_that_chose_its_routing_id_is_not_admitted(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker.endpoint, "worker-7");
+    assert_int_equal(zmq_send(peer->socket, "rubbish", 7, 0), 7);
+    for (int i = 0; i < 100 && counter_of(&broker, "connections_refused") == 0; i++) {
+        sleep_ms(20);
+    }
+    assert_true(counter_of(&broker, "connections_refused") >= 1);
+    peer_close(peer);
+    free(peer);
+    then_it_ends_cleanly(&broker);
+}
+
+/* is_connected of the worker named "victim"; -1: there is no such worker. */
+static int victim_is_connected(struct peer *observer)
+{
+    struct message query = {.kind = MESSAGE_WORKER_QUERY};
+    peer_send(observer, &query);
+    assert_true(peer_receive(observer, MESSAGE_WORKER_INFO, 5000));
+    struct wire_list rows = observer->message.as.worker_info.rows;
+    struct wire_worker_row row;
+    return wire_worker_row_next(&rows, &row) ? (int)row.is_connected : -1;
+}
+
+static pid_t given_a_worker_process(const struct broker *broker)
+{
+    pid_t pid = 0;
+    char *arguments[] = {strdup("/proc/self/exe"), strdup("--worker"), strdup(broker->endpoint),
+                         NULL};
+    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, arguments, environ), 0);
+    for (int i = 0; arguments[i] != NULL; i++) {
+        free(arguments[i]);
+    }
+    return pid;
+}
+
+static void then_a_killed_worker_is_noticed(const char *listen)
+{
+    const struct broker broker = given_a_broker_on(listen);
+    const pid_t victim = given_a_worker_process(&broker);
+    struct peer *observer = malloc(sizeof *observer);
+    assert_non_null(observer);
+    peer_open(observer, broker.endpoint, NULL);
+    peer_hello(observer, ROLE_CLIENT);
+    for (int i = 0; i < 500 && victim_is_connected(observer) != 1; i++) {
+        sleep_ms(10);
+    }
+    assert_int_equal(victim_is_connected(observer), 1);
+    const uint64_t killed_at_us = now_us();
+    assert_int_equal(kill(victim, SIGKILL), 0);
+    while (victim_is_connected(observer) == 1 && now_us() - killed_at_us < 1000000) {
+        sleep_ms(1);
+    }
+    const uint64_t span_us = now_us() - killed_at_us;
+    print_message("noticed after %.1f ms\n", (double)span_us / 1000);
+    assert_int_equal(victim_is_connected(observer), 0); /* the session waits for it to come back */
+    assert_true(span_us < 50000);
+    (void)exit_code_of(victim);
+    peer_close(observer);
+    free(observer);
+    then_it_ends_cleanly(&broker);
+}
+
+static void test_killed_peer_is_noticed_within_50_ms(void **unused)
+{
+    (void)unused;
+    then_a_killed_worker_is_noticed("tcp://127.0.0.1:*");
+}
+
+static void given_a_folder(char *folder, size_t size)
+{
+    const char *parent = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread */
+    (void)snprintf(folder, size, "%s/treadle-e2e.XXXXXX", parent == NULL ? "/tmp" : parent);
+    assert_non_null(mkdtemp(folder));
+}
+
+static void test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too(void **unused)
+{
+    (void)unused;
+    char folder[128];
+    char listen[192];
+    given_a_folder(folder, sizeof folder);
+    (void)snprintf(listen, sizeof listen, "ipc://%s/broker.sock", folder);
+    const struct broker broker = given_a_broker_on(listen);
+    struct stat status;
+    assert_int_equal(stat(listen + strlen("ipc://"), &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0600);
+    then_it_ends_cleanly(&broker);
+    then_a_killed_worker_is_noticed(listen);
+    (void)rmdir(folder);
+}
+
+static int exit_code_of_a_second_broker(const char *listen)
+{
+    pid_t pid = 0;
+    char *arguments[] = {strdup(treadled_path), strdup("--insecure"), strdup("--listen"),
+                         strdup(listen), NULL};
+    assert_int_equal(posix_spawn(&pid, treadled_path, NULL, NULL, arguments, environ), 0);
+    for (int i = 0; arguments[i] != NULL; i++) {
+        free(arguments[i]);
+    }
+    return exit_code_of(pid);
+}
+
+static void test_endpoint_that_is_in_use_is_not_taken_over(void **unused)
+{
+    (void)unused;
+    char folder[128];
+    char listen[192];
+    given_a_folder(folder, sizeof folder);
+    (void)snprintf(listen, sizeof listen, "ipc://%s/broker.sock", folder);
+    const struct broker tcp = given_a_broker();
+    const struct broker ipc = given_a_broker_on(listen);
+    assert_int_equal(exit_code_of_a_second_broker(tcp.endpoint), EX_UNAVAILABLE);
+    assert_int_equal(exit_code_of_a_second_broker(ipc.endpoint), EX_UNAVAILABLE);
+    assert_int_equal(counter_of(&ipc, "malformed"), 0); /* the first one still answers */
+    then_it_ends_cleanly(&tcp);
+    then_it_ends_cleanly(&ipc);
+    (void)rmdir(folder);
+}
+
+static void test_plain_tcp_off_the_loopback_is_refused(void **unused)
+{
+    (void)unused;
+    assert_int_equal(exit_code_of_a_second_broker("tcp://0.0.0.0:*"), EX_CONFIG);
+    assert_int_equal(exit_code_of_a_second_broker("tcp://127.0.0.1.example.org:7330"), EX_CONFIG);
+}
+
+/* Voluntary context switches of all threads. */
+static uint64_t switches_of(pid_t pid)
+{
+    char command[128];
+    (void)snprintf(command, sizeof command,
+                   "cat /proc/%d/task/*/status | awk '/^voluntary/ {s += $2} END {print s}'",
+                   (int)pid);
+    FILE *out = popen(command, "r"); /* NOLINT(cert-env33-c): a fixed command */
+    assert_non_null(out);
+    unsigned long long sum = 0;
+    assert_int_equal(fscanf(out, "%llu", &sum), 1);
+    (void)pclose(out);
+    return sum;
+}
+
+static void test_idle_broker_without_peers_sleeps(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    assert_int_equal(counter_of(&broker, "malformed"), 0); /* one peer came and went */
+    sleep_ms(1500);
+    const uint64_t before = switches_of(broker.pid);
+    sleep_ms(3000);
+    assert_int_equal(switches_of(broker.pid), before);
+    then_it_ends_cleanly(&broker);
+}
+
+static int be_a_worker(const char *endpoint)
+{
+    struct peer *peer = malloc(sizeof *peer);
+    if (peer == NULL) {
+        return EX_OSERR;
+    }
+    peer_open(peer, endpoint, NULL);
+    peer_hello(peer, ROLE_WORKER);
+    sleep_ms(30000); /* killed long before */
+    return EX_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--worker") == 0) {
+        return be_a_worker(argv[2]);
+    }
+    if (argc != 2) {
+        (void)fprintf(stderr, "usage: %s TREADLED\n", argv[0]);
+        return EX_USAGE;
+    }
+    treadled_path = argv[1];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tenth_malformed_message_cuts_the_peer_off),
+        cmocka_unit_test(test_message_over_a_limit_is_refused_and_the_third_cuts_off),
+        cmocka_unit_test(test_message_of_very_many_frames_does_no_harm),
+        cmocka_unit_test(test_peer_that_chose_its_routing_id_is_not_admitted),
+        cmocka_unit_test(test_killed_peer_is_noticed_within_50_ms),
+        cmocka_unit_test(test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too),
+        cmocka_unit_test(test_endpoint_that_is_in_use_is_not_taken_over),
+        cmocka_unit_test(test_plain_tcp_off_the_loopback_is_refused),
+        cmocka_unit_test(test_idle_broker_without_peers_sleeps),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
