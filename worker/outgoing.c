@@ -214,7 +214,7 @@ static void on_taken(struct worker_session *session, enum message_kind kind)
                 container_of(list_first(&session->places[HELD_IN_FINISHED]), struct held, link),
                 HELD_IN_OFFERED);
         } else if (kind == MESSAGE_PROGRESS) {
-            list_remove(list_first(&session->progressing));
+            (void)list_pop_front(&session->progressing);
         }
     }
     if (kind == MESSAGE_GOODBYE) {

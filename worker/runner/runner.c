@@ -298,7 +298,6 @@ static void run(struct runner *runner)
         const bool for_room = worker_session_has_message(runner->session);
         (void)client_transport_wait(runner->transport, sleep_ms(runner), runner->epoll_fd,
                                     for_room);
-        worker_session_on_time(runner->session, clock_ms());
         if (clock_ms() >= runner->reopen_at_ms) {
             reopen(runner);
         }
@@ -306,6 +305,7 @@ static void run(struct runner *runner)
         on_transport(runner);
         receive_all(runner);
         executor_on_ready(runner->executor);
+        worker_session_on_time(runner->session, clock_ms()); /* last: silence is what is not read */
         tell_and_send(runner);
     }
 }
