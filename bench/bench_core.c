@@ -18,11 +18,12 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define BATCH     256u
-#define ROUNDS    2000u
-#define BODY_SIZE 128u
-#define CLIENT    0u
-#define WORKER    1u
+#define BATCH     256U
+#define ROUNDS    2000U
+#define WARM_UP   (ROUNDS / 10)
+#define BODY_SIZE 128U
+#define CLIENT    0U
+#define WORKER    1U
 
 struct bench {
     struct core *core;
@@ -42,7 +43,7 @@ static uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 static void note_effects(struct bench *bench)
@@ -172,7 +173,7 @@ static void one_round(struct bench *bench)
 static void grant(struct bench *bench)
 {
     bench->worker_number = 2;
-    const struct message message = {.kind = MESSAGE_HEARTBEAT, .number = 2, .upto = 1u << 20};
+    const struct message message = {.kind = MESSAGE_HEARTBEAT, .number = 2, .upto = 1U << 20};
     step_message(bench, &message, WORKER, 0);
 }
 
@@ -199,12 +200,13 @@ int main(void)
     hello(&bench, WORKER, ROLE_WORKER);
     grant(&bench);
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        if (i == ROUNDS / 10) {
+        if (i == WARM_UP) {
             memset(bench.spent_ns, 0, sizeof bench.spent_ns); /* the first tenth warms up */
         }
         one_round(&bench);
     }
-    const double tasks = (double)BATCH * (ROUNDS - ROUNDS / 10);
+    const uint32_t task_count = BATCH * (ROUNDS - WARM_UP);
+    const double tasks = task_count;
     if (bench.core->counters.succeeded != (uint64_t)BATCH * ROUNDS) {
         fprintf(stderr, "bench_core: %" PRIu64 " of %u tasks succeeded\n",
                 bench.core->counters.succeeded, BATCH * ROUNDS);

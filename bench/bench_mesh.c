@@ -32,7 +32,7 @@
 #include <zmq.h>
 
 #define FRAMES_MAX   FRAME_COUNT_MAX
-#define BODY_MAX     4096u
+#define BODY_MAX     4096U
 #define ROUNDS_MAX   15
 #define ENDPOINT_MAX 256
 
@@ -60,12 +60,12 @@ static uint64_t now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 static uint64_t now_ms(void)
 {
-    return now_ns() / 1000000u;
+    return now_ns() / 1000000U;
 }
 
 static double cpu_us(const struct rusage *usage)
@@ -542,25 +542,38 @@ static uint32_t number(const char *text, uint32_t max)
     return value == 0 || value > max ? max : (uint32_t)value;
 }
 
+/* Where the value of an option goes, and its largest one; NULL: no such option. */
+static uint32_t *setting_of(struct settings *settings, const char *option, uint32_t *max)
+{
+    const struct {
+        const char *option;
+        uint32_t *setting;
+        uint32_t max;
+    } known[] = {{"--tasks", &settings->task_count, 100000000},
+                 {"--in-flight", &settings->in_flight, 65536},
+                 {"--body", &settings->body_size, BODY_MAX},
+                 {"--batch", &settings->batch, ENTRY_COUNT_MAX},
+                 {"--rounds", &settings->round_count, ROUNDS_MAX}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(option, known[i].option) == 0) {
+            *max = known[i].max;
+            return known[i].setting;
+        }
+    }
+    return NULL;
+}
+
 static void read_settings(int count, char **arguments, struct settings *settings)
 {
     for (int i = 1; i < count; i++) {
+        uint32_t max = 0;
+        uint32_t *setting = setting_of(settings, arguments[i], &max);
         if (strcmp(arguments[i], "--quick") == 0) {
             settings->task_count = 100000;
             settings->round_count = 3;
-        } else if (i + 1 == count) {
-            fprintf(stderr, "bench_mesh: %s: not understood\n", arguments[i]);
-            _exit(64);
-        } else if (strcmp(arguments[i], "--tasks") == 0) {
-            settings->task_count = number(arguments[++i], 100000000);
-        } else if (strcmp(arguments[i], "--in-flight") == 0) {
-            settings->in_flight = number(arguments[++i], 65536);
-        } else if (strcmp(arguments[i], "--body") == 0) {
-            settings->body_size = number(arguments[++i], BODY_MAX);
-        } else if (strcmp(arguments[i], "--batch") == 0) {
-            settings->batch = number(arguments[++i], ENTRY_COUNT_MAX);
-        } else if (strcmp(arguments[i], "--rounds") == 0) {
-            settings->round_count = number(arguments[++i], ROUNDS_MAX);
+        } else if (setting != NULL && i + 1 < count) {
+            i++;
+            *setting = number(arguments[i], max);
         } else {
             fprintf(stderr, "bench_mesh: %s: not understood\n", arguments[i]);
             _exit(64);

@@ -14,8 +14,8 @@
 #include "common/wire/message.h"
 
 #define BODY_SIZE       128
-#define ENTRIES_A_ROUND 2000000u
-#define BATCH_MAX       256u
+#define ENTRIES_A_ROUND 2000000U
+#define BATCH_MAX       256U
 
 static uint8_t body[BODY_SIZE];
 static uint8_t digest[16];

@@ -169,7 +169,7 @@ enum treadle_status client_open_only(treadle_client **client_pointer,
 static void set_no_broker(const treadle_client *client, uint32_t timeout_ms)
 {
     const char *why = client_transport_text(client);
-    (void)snprintf(open_error, sizeof(open_error), "%s (tried for %u ms)",
+    (void)snprintf(open_error, sizeof(open_error), "%.500s (tried for %u ms)",
                    why[0] != '\0' ? why : "the broker does not answer", (unsigned)timeout_ms);
 }
 

@@ -662,7 +662,6 @@ void client_session_on_time(struct client_session *session, uint64_t now_ms)
     if (expects_answer(session) &&
         now_ms >= add_clamped(session->heard_at_ms, silence_ms(session))) {
         session->wants_reconnect = true;
-        session->heard_at_ms = now_ms; /* the span begins again */
         say_hello_at(session, now_ms);
     }
 }

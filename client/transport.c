@@ -49,7 +49,7 @@ struct transport {
 
 static pthread_once_t seeded = PTHREAD_ONCE_INIT;
 
-/* libzmq draws the jitter of its reconnects from rand() and never seeds it. */
+/* libzmq draws the jitter of its reconnects from rand and never seeds it. */
 static void seed_rand(void)
 {
     srand(randombytes_random()); /* NOLINT(cert-msc32-c,cert-msc51-cpp) */

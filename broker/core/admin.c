@@ -172,7 +172,7 @@ static bool is_listed(const struct core *core, const struct listing *listing,
     if (listing->service != NONE && core->queues[task->queue].service != listing->service) {
         return false;
     }
-    return listing->state == 0 || listing->state == 1u + task->state;
+    return listing->state == 0 || listing->state == 1U + task->state;
 }
 
 static void list_task(struct core *core, struct listing *listing, struct effects *out)

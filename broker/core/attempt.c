@@ -3,7 +3,7 @@
 #include "common/base/assert.h"
 
 #define SERIAL_BITS        40
-#define BACKSTOP_MARGIN_MS 1000u
+#define BACKSTOP_MARGIN_MS 1000U
 
 /*
  * Leases count up and end in about the order they began: 64 of one row share 512 bytes of the map.

@@ -235,9 +235,9 @@ static void check_tenant_queue(const struct core *core, const struct tenant_queu
         first += check_fifo(core, &fifo->first, number, priority, false);
         retry += check_fifo(core, &fifo->retry, number, priority, true);
         TREADLE_ASSERT(list_is_empty(&fifo->first) ==
-                       ((tenant_queue->first_bits & (1u << priority)) == 0));
+                       ((tenant_queue->first_bits & (1U << priority)) == 0));
         TREADLE_ASSERT(list_is_empty(&fifo->retry) ==
-                       ((tenant_queue->retry_bits & (1u << priority)) == 0));
+                       ((tenant_queue->retry_bits & (1U << priority)) == 0));
     }
     TREADLE_ASSERT(first == tenant_queue->ready_first && retry == tenant_queue->ready_retry);
     TREADLE_ASSERT(first + retry > 0 && first + retry <= tenant_queue->task_count);
@@ -264,15 +264,17 @@ static void check_no_lost_wakeup(const struct core *core, const struct serve *se
 {
     const struct queue *queue = &core->queues[serve->queue];
     const struct service *service = &core->services[queue->service];
+    const struct session *session = &core->sessions[serve->session];
     const bool could_go = queue->ready_first > 0 && !service->is_paused &&
                           breaker_admits(&service->breaker) &&
-                          session_has_credit(&core->sessions[serve->session]) &&
+                          session_has_credit(session) &&
                           core->attempt_slab.live < core->attempt_slab.count_max;
     if (could_go && serve->place != SERVE_PARKED) {
         TREADLE_ASSERT(!list_is_empty(&queue->active_link));
         TREADLE_ASSERT(!list_is_empty(&service->active_link));
     }
-    TREADLE_ASSERT(!could_go || serve->place != SERVE_PARKED);
+    TREADLE_ASSERT(!could_go || serve->place != SERVE_PARKED ||
+                   session->refreshed_at_ms <= core->lacked_at_ms);
 }
 
 static void check_breaker(const struct core *core, const struct service *service)

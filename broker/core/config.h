@@ -36,7 +36,7 @@ struct core_config {
     uint64_t settled_byte_max;       /* results and errors of settled ones */
     uint64_t body_size_max;
     uint32_t entry_count_max;
-    uint32_t visits_max; /* objects a step visits beyond those its input names, 8 at least */
+    uint32_t visits_max;       /* objects a step visits beyond those its input names, 8 at least */
     uint64_t window_byte_max;  /* SETTLED in flight to one client, unacknowledged */
     uint32_t window_count_max; /* the same in entries */
 

@@ -4,9 +4,9 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
-#define EFFECTS_PER_TIMER 16u
-#define TIMER_EFFECTS_MAX 512u /* beside a message, which may need the rest */
-#define EVICTED_TOGETHER  16u
+#define EFFECTS_PER_TIMER 16U
+#define TIMER_EFFECTS_MAX 512U /* beside a message, which may need the rest */
+#define EVICTED_TOGETHER  16U
 
 /* ---- time ---- */
 
@@ -150,22 +150,15 @@ static bool is_in_turn(struct core *core, struct session *session, const struct 
 static void on_worker_message(struct core *core, struct session *session,
                               const struct message *message, struct effects *out)
 {
-    if (message->upto != session->granted) {
-        session->granted = message->upto;
-        session->is_capacity_changed = true;
-    }
+    session->granted = message->upto;
     if (message->kind == MESSAGE_RESULT) {
         attempt_on_result(core, session, message, out);
     } else if (message->kind == MESSAGE_PROGRESS) {
         attempt_on_progress(core, session, message, out);
     } else if (message->kind == MESSAGE_RETURNED) {
         attempt_on_returned(core, session, message, out);
-    } else {
-        session->is_capacity_changed = true; /* a heartbeat: what was parked gets another look */
     }
-    if (session->is_capacity_changed) {
-        session_refresh_capacity(core, session);
-    }
+    session_refresh_capacity(core, session); /* with any word what was parked gets another look */
 }
 
 static void on_client_message(struct core *core, struct session *session, const struct input *input,

@@ -5,7 +5,7 @@
  * effects of the step just made.
  *
  *     core = core_create(memory, config, now_ms)      memory: core_memory_size() zero bytes,
- * 64-byte aligned core_step(core, now_ms, input, effects)         carry the effects out, in order,
+ * 64-byte aligned core_step(core, now_ms, input, out)         carry the effects out, in order,
  * then step again core_next_at_ms(core)                           when the next INPUT_TIME is due;
  * now: a cursor has more to do
  *
@@ -38,8 +38,7 @@ struct core *core_create(void *memory, const struct core_config *config, uint64_
  * One step: due timers first (as many as the bound allows), then the input, then a share of each
  * open cursor. Emits at most EFFECT_COUNT_MAX effects. now_ms is asserted not to go back.
  */
-void core_step(struct core *core, uint64_t now_ms, const struct input *input,
-               struct effects *effects);
+void core_step(struct core *core, uint64_t now_ms, const struct input *input, struct effects *out);
 
 /* When core_step() is due without any other input; UINT64_MAX: never. At most the present: at once.
  */

@@ -6,8 +6,8 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
-#define WATCHES_PER_TASK_MAX 256u
-#define ENTRY_BYTES          256u /* what an entry counts in the window beside its result */
+#define WATCHES_PER_TASK_MAX 256U
+#define ENTRY_BYTES          256U /* what an entry counts in the window beside its result */
 
 void deliver_wake(struct core *core, struct session *session)
 {
@@ -30,13 +30,23 @@ static void queue_watch(struct core *core, struct watch *watch)
     deliver_wake(core, session);
 }
 
+/* Whether the outcome will yet be sent for this watch: one that went out before may have been taken
+ * already. */
+static bool is_still_to_send(const struct session *session, const struct watch *watch)
+{
+    if (watch->number == 0) {
+        return true;
+    }
+    return watch->flight != session->flight && watch->number > session->taken_number;
+}
+
 bool watch_add(struct core *core, struct session *session, struct task *task, bool confirms)
 {
     const uint32_t session_place = session_number(core, session);
     uint32_t count = 0;
     for (uint32_t number = task->first_watch; number != NONE;) {
         struct watch *watch = &core->watches[number];
-        if (watch->session == session_place) {
+        if (watch->session == session_place && is_still_to_send(session, watch)) {
             watch->confirms = watch->confirms || confirms;
             return true;
         }

@@ -10,8 +10,8 @@
 
 #include <limits.h>
 
-#define EFFECTS_PER_DISPATCH 3u
-#define TENANT_TURNS_MAX     64u
+#define EFFECTS_PER_DISPATCH 3U
+#define TENANT_TURNS_MAX     64U
 
 /* ---- rings ---- */
 
@@ -77,6 +77,7 @@ void serve_set_place(struct core *core, struct serve *serve, enum serve_place pl
 void session_refresh_capacity(struct core *core, struct session *session)
 {
     session->is_capacity_changed = false;
+    session->refreshed_at_ms = core->now_ms;
     if (!session_has_credit(session)) {
         return; /* its serves are parked when their turn comes */
     }
@@ -139,7 +140,7 @@ static struct task *pick_of_tenant(const struct tenant_queue *tenant_queue, bool
     struct task *best = NULL;
     int64_t best_key = INT64_MAX;
     for (int priority = PRIORITY_MAX; priority >= 0; priority--) {
-        const uint16_t bit = (uint16_t)(1u << priority);
+        const uint16_t bit = (uint16_t)(1U << priority);
         if ((tenant_queue->first_bits & bit) != 0) {
             consider(&tenant_queue->fifos[priority].first, &best, &best_key);
         }
@@ -255,6 +256,7 @@ static enum turn_result take_turn(struct core *core, struct service *service, st
         return TURN_STOP; /* many tenants with nothing but retries: the search goes on next time */
     }
     if (!hand_out(core, serve, task, out)) {
+        core->lacked_at_ms = core->now_ms;
         serve_set_place(core, serve, SERVE_PARKED); /* its worker's next word brings it back */
         return TURN_DISPATCHED;
     }

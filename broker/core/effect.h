@@ -12,7 +12,7 @@
 
 #include <stdint.h>
 
-#define EFFECT_COUNT_MAX 4096u
+#define EFFECT_COUNT_MAX 4096U
 #define NONE             UINT32_MAX
 
 enum effect_kind {
@@ -27,8 +27,8 @@ enum effect_kind {
 enum record_kind {
     RECORD_ACCEPTED,       /* template, body, task */
     RECORD_DISPATCHED,     /* lease */
-    RECORD_ATTEMPT_FAILED, /* failure (NULL: the broker's own verdict), reason = failure kind, attempt,
-                              value = its retry index */
+    RECORD_ATTEMPT_FAILED, /* failure (NULL: the broker's own verdict), reason = failure kind,
+                              attempt, value = its retry index */
     RECORD_META,           /* meta: replaces the task's */
     RECORD_CANCEL_INTENT,
     RECORD_SETTLED,        /* status = outcome, reason = failure kind, body = result */

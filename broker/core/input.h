@@ -9,10 +9,10 @@
 #include <stdint.h>
 
 /* Rights of a principal, as bits. */
-#define RIGHT_SUBMIT 1u
-#define RIGHT_WORK   2u
-#define RIGHT_ADMIN  4u
-#define RIGHT_ALL    7u
+#define RIGHT_SUBMIT 1U
+#define RIGHT_WORK   2U
+#define RIGHT_ADMIN  4U
+#define RIGHT_ALL    7U
 
 enum input_kind {
     INPUT_TIME,         /* nothing but the time; runs due timers and cursors */

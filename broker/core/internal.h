@@ -31,7 +31,7 @@ uint32_t queue_intern(struct core *core, struct bytes service, struct bytes task
 uint32_t tenant_queue_intern(struct core *core, uint32_t queue, struct bytes tenant);
 
 /* Gives up a tenant's queue that no unsettled task names. */
-void tenant_queue_release(struct core *core, uint32_t tenant_queue);
+void tenant_queue_release(struct core *core, uint32_t number);
 void name_set(struct name *name, struct bytes text); /* cuts at NAME_SIZE_MAX */
 bool name_is(const struct name *name, struct bytes text);
 
@@ -41,7 +41,7 @@ bool name_is(const struct name *name, struct bytes text);
  * NONE. */
 bool policy_intern(struct core *core, const struct wire_policy *wire, uint32_t *policy);
 void policy_retain(struct core *core, uint32_t policy);
-void policy_release(struct core *core, uint32_t policy);
+void policy_release(struct core *core, uint32_t number);
 
 /* The first of worker, submission, task, service (places of `sides`: worker, task, service),
  * broker, default. */
@@ -137,7 +137,7 @@ struct attempt_end {
  * and the cap. */
 uint64_t retry_delay(struct prng *prng, uint64_t base_ms, uint64_t factor_milli, uint64_t max_ms,
                      uint32_t retry_index);
-#define RETRY_DELAY_MIN_MS 100u
+#define RETRY_DELAY_MIN_MS 100U
 
 /* Decides what becomes of a task whose attempt failed: retried, put back, or settled. The attempt
  * is still open. */

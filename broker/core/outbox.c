@@ -4,7 +4,8 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
-#define BUSY_RETRY_AFTER_MS 500u
+#define BUSY_RETRY_AFTER_MS 500U
+#define OUTBOX_ROOM         (UINT64_C(3) * ENTRY_COUNT_MAX) /* more than a message can ask for */
 
 void outbox_push(struct core *core, const struct session *session, const struct outbox_item *item)
 {
@@ -25,8 +26,7 @@ bool outbox_is_due(const struct core *core)
 
 bool core_admits_input(const struct core *core)
 {
-    return core->config.outbox_count_max - (core->outbox_tail - core->outbox_head) >=
-           3 * ENTRY_COUNT_MAX;
+    return core->config.outbox_count_max - (core->outbox_tail - core->outbox_head) >= OUTBOX_ROOM;
 }
 
 /* SETTLED says more, and goes in the same flush. */

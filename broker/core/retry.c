@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#define BUDGET_SHARE_PERCENT 20u
-#define BUDGET_PER_SECOND    10u
+#define BUDGET_SHARE_PERCENT 20U
+#define BUDGET_PER_SECOND    UINT64_C(10)
 
 /* What a kind of failure does (DESIGN: Failure kinds). */
 enum retry_rule { RETRY_NEVER, RETRY_POLICY, RETRY_AT_ONCE };

@@ -2,8 +2,8 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
-#define BALANCE_SESSIONS_MAX 64u
-#define BALANCE_LEASES_MAX   32u
+#define BALANCE_SESSIONS_MAX 64U
+#define BALANCE_LEASES_MAX   32U
 
 uint32_t service_number(const struct core *core, const struct service *service)
 {

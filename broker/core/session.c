@@ -607,7 +607,7 @@ void session_drain(struct core *core, struct session *session, struct effects *o
 
 /* ---- cursors ---- */
 
-#define EFFECTS_PER_LEASE 12u
+#define EFFECTS_PER_LEASE 12U
 
 /* Gives the newest leases of a list back, so that put in front one by one they keep their order.
  * True: none left. */

@@ -21,13 +21,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VISITS_MAX       1024u /* the default of visits_max */
-#define LISTING_COUNT    4u
+#define VISITS_MAX       1024U /* the default of visits_max */
+#define LISTING_COUNT    4U
 #define FIFO_COUNT       (PRIORITY_MAX + 1)
-#define BUDGET_PARTS     10u    /* of 1 s */
-#define SERVICE_QUANTUM  64u    /* tasks a service hands out before the next has its turn */
-#define TASK_ERROR_BYTES 2048u  /* what the errors of a settled task count in its limits */
-#define AGEING_MS        10000u /* waiting this long is worth one step of priority */
+#define BUDGET_PARTS     10U    /* of 1 s */
+#define SERVICE_QUANTUM  64U    /* tasks a service hands out before the next has its turn */
+#define TASK_ERROR_BYTES 2048U  /* what the errors of a settled task count in its limits */
+#define AGEING_MS        10000U /* waiting this long is worth one step of priority */
 
 enum timer_kind {
     TIMER_TASK,    /* delay, backoff, queue timeout, deadline or retention, whichever is next */
@@ -64,14 +64,14 @@ struct owner {
 
 /* ---- tasks ---- */
 
-#define TASK_KEEP             1u /* result=keep */
-#define TASK_VOLATILE         2u
-#define TASK_CANCEL_REQUESTED 4u
-#define TASK_STARTED          8u /* an attempt ended other than by a return: the queue timeout is over */
-#define TASK_IS_RETRY         16u /* this wait is a retry: it needs the retry budget */
-#define TASK_RESULT_GONE      32u
-#define TASK_WATCHED          64u  /* submitted with SUBMIT_WATCH */
-#define TASK_HAS_ERROR        128u /* at least one attempt failed */
+#define TASK_KEEP             1U /* result=keep */
+#define TASK_VOLATILE         2U
+#define TASK_CANCEL_REQUESTED 4U
+#define TASK_STARTED          8U /* an attempt ended other than by a return: the queue timeout is over */
+#define TASK_IS_RETRY         16U /* this wait is a retry: it needs the retry budget */
+#define TASK_RESULT_GONE      32U
+#define TASK_WATCHED          64U  /* submitted with SUBMIT_WATCH */
+#define TASK_HAS_ERROR        128U /* at least one attempt failed */
 
 struct task {
     struct list link; /* free; or a FIFO of its tenant queue (ready); or core.settled, when nobody
@@ -117,10 +117,10 @@ struct remembered {
 
 /* ---- attempts: leases ---- */
 
-#define ATTEMPT_ZOMBIE   1u /* its task has settled */
-#define ATTEMPT_PROBE    2u /* a half-open breaker's probe */
-#define ATTEMPT_RECALLED 4u
-#define ATTEMPT_RUNNING  8u /* its worker said so at HELLO */
+#define ATTEMPT_ZOMBIE   1U /* its task has settled */
+#define ATTEMPT_PROBE    2U /* a half-open breaker's probe */
+#define ATTEMPT_RECALLED 4U
+#define ATTEMPT_RUNNING  8U /* its worker said so at HELLO */
 
 struct attempt {
     struct list link; /* free; or its session's `attempts` or `doubtful`, in dispatch order */
@@ -252,6 +252,7 @@ struct session {
     uint64_t opened_at_ms;
     uint64_t heard_at_ms;
     uint64_t sent_at_ms;
+    uint64_t refreshed_at_ms; /* when its parked serves were last looked at */
     uint64_t expected_number; /* the next message from the peer */
     uint64_t refused_at_ms;   /* when it was last told to say HELLO again; 0: not since its HELLO */
     uint64_t grace_until_ms;  /* end of the resume grace while it has no connection */
@@ -326,12 +327,13 @@ struct listing {
 
 #define COUNTERS(X)                                                                                \
     X(submitted)                                                                                   \
-    X(accepted) X(existing) X(conflict) X(busy) X(refused) X(fate_unknown) X(dispatched)           \
-        X(succeeded) X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed)               \
-            X(attempts_timeout) X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late)    \
-                X(recalled) X(sessions_opened) X(sessions_resumed) X(sessions_lost)                \
-                    X(sessions_ended) X(sessions_refused) X(doubles) X(gaps) X(breaker_opened)     \
-                        X(settled_evicted) X(messages)
+    X(accepted)                                                                                    \
+    X(existing) X(conflict) X(busy) X(refused) X(fate_unknown) X(dispatched) X(succeeded)          \
+        X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed) X(attempts_timeout)        \
+            X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late) X(recalled)            \
+                X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)          \
+                    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted)    \
+                        X(messages)
 struct counters {
 #define COUNTER_FIELD(name) uint64_t name;
     COUNTERS(COUNTER_FIELD)
@@ -431,7 +433,8 @@ struct core {
     struct list recalling_services;
     struct timer balance_timer;
     struct listing listings[LISTING_COUNT];
-    uint32_t visits; /* left in this step */
+    uint32_t visits;       /* left in this step */
+    uint64_t lacked_at_ms; /* when there was no place for another lease */
 
     /* Templates of the SUBMIT being stepped, and what they were resolved to. */
     struct wire_submit_template templates[TEMPLATE_COUNT_MAX];

@@ -148,7 +148,8 @@ void task_arm(struct core *core, struct task *task)
     }
 }
 
-/* The queue timeout runs from when it was first ready until the first attempt that was not handed back. */
+/* The queue timeout runs from when it was first ready until the first attempt that was not handed
+ * back. */
 static uint64_t queue_timeout_at_ms(const struct core *core, const struct task *task)
 {
     if ((task->flags & TASK_STARTED) != 0) {
@@ -173,7 +174,7 @@ void task_make_ready(struct core *core, struct task *task, bool in_front)
     } else {
         list_push_back(fifo, &task->link);
     }
-    const uint16_t bit = (uint16_t)(1u << task->priority);
+    const uint16_t bit = (uint16_t)(1U << task->priority);
     if ((task->flags & TASK_IS_RETRY) != 0) {
         tenant_queue->retry_bits |= bit;
     } else {
@@ -203,7 +204,7 @@ static void leave_queue(struct core *core, struct task *task)
     list_remove(&task->link);
     count_ready(core, task, false);
     if (list_is_empty(fifo_of(tenant_queue, task))) {
-        const uint16_t others = (uint16_t) ~(1u << task->priority);
+        const uint16_t others = (uint16_t) ~(1U << task->priority);
         if ((task->flags & TASK_IS_RETRY) != 0) {
             tenant_queue->retry_bits &= others;
         } else {
@@ -665,7 +666,7 @@ static void submit_one(struct core *core, struct session *session,
     outbox_push(core, session, &answer);
 }
 
-#define PREFETCH_COUNT 32u
+#define PREFETCH_COUNT 32U
 
 /* Ids are random, so each look-up misses the cache: ask for the next ones together. */
 static void prefetch_ids(const struct core *core, struct wire_list entries)
@@ -787,6 +788,8 @@ void task_on_await(struct core *core, struct session *session, const struct mess
 
 void task_on_timer(struct core *core, struct task *task, struct effects *out)
 {
+    const bool is_past_queue_timeout =
+        task->state == TASK_READY && core->now_ms >= task->wake_at_ms;
     if (task_is_settled(task)) {
         if (task->first_watch == NONE) {
             task_evict(core, task, out);
@@ -794,7 +797,7 @@ void task_on_timer(struct core *core, struct task *task, struct effects *out)
             task->deadline_at_ms = core->now_ms + core->config.dedup_window_ms;
             task_arm(core, task); /* somebody still awaits it */
         }
-    } else if (core->now_ms >= task->deadline_at_ms) {
+    } else if (core->now_ms >= task->deadline_at_ms || is_past_queue_timeout) {
         task_settle(core, task, TASK_EXPIRED, FAILURE_EXPIRED, (struct bytes){0}, out);
     } else if (task->state == TASK_SCHEDULED) {
         task_leave_wait(core, task);
@@ -802,8 +805,6 @@ void task_on_timer(struct core *core, struct task *task, struct effects *out)
             task->flags |= TASK_IS_RETRY;
         }
         task_make_ready(core, task, false);
-    } else if (task->state == TASK_READY && core->now_ms >= task->wake_at_ms) {
-        task_settle(core, task, TASK_EXPIRED, FAILURE_EXPIRED, (struct bytes){0}, out);
     } else {
         task_arm(core, task);
     }
