@@ -11,30 +11,23 @@
  * A benchmark is never a test: it passes unless it cannot run.
  */
 #define _GNU_SOURCE
+#include "bench/peers.h"
 #include "client/session.h"
 #include "common/base/bytes.h"
 #include "common/base/prng.h"
 #include "common/wire/message.h"
-#include "worker/session.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
-#define FRAMES_MAX   FRAME_COUNT_MAX
-#define BODY_MAX     4096U
-#define ROUNDS_MAX   15
-#define ENDPOINT_MAX 256
+#define ROUNDS_MAX 15
 
 struct settings {
     uint32_t task_count;
@@ -49,197 +42,6 @@ struct figures {
     double client_us, broker_us, worker_us; /* CPU a task; the relay stands in for the broker */
     double batch;                           /* tasks a message from the client */
 };
-
-_Noreturn static void fail(const char *what)
-{
-    fprintf(stderr, "bench_mesh: %s: %s\n", what, zmq_strerror(zmq_errno()));
-    _exit(EXIT_FAILURE);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
-
-static uint64_t now_ms(void)
-{
-    return now_ns() / 1000000U;
-}
-
-static double cpu_us(const struct rusage *usage)
-{
-    return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1e6 +
-           (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec);
-}
-
-/* ---- sockets ---- */
-
-static void *open_dealer(void *context, const char *endpoint)
-{
-    void *socket = zmq_socket(context, ZMQ_DEALER);
-    const int watermark = 0;
-    const int linger = 0;
-    if (socket == NULL || zmq_setsockopt(socket, ZMQ_SNDHWM, &watermark, sizeof watermark) != 0 ||
-        zmq_setsockopt(socket, ZMQ_RCVHWM, &watermark, sizeof watermark) != 0 ||
-        zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger) != 0 ||
-        zmq_connect(socket, endpoint) != 0) {
-        fail("connect");
-    }
-    return socket;
-}
-
-static void send_frames(void *socket, const struct wire_frames *frames)
-{
-    for (size_t i = 0; i < frames->count; i++) {
-        const int flags = i + 1 < frames->count ? ZMQ_SNDMORE : 0;
-        if (zmq_send(socket, frames->frames[i].data, frames->frames[i].size, flags) < 0) {
-            fail("send");
-        }
-    }
-}
-
-/* One received message and the views on it. */
-struct received {
-    zmq_msg_t parts[FRAMES_MAX];
-    struct bytes views[FRAMES_MAX];
-    size_t count;
-};
-
-static bool receive(void *socket, struct received *received)
-{
-    received->count = 0;
-    for (bool has_more = true; has_more;) {
-        if (received->count == FRAMES_MAX) {
-            fail("too many frames");
-        }
-        zmq_msg_t *part = &received->parts[received->count];
-        zmq_msg_init(part);
-        if (zmq_msg_recv(part, socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(part);
-            return false; /* whole messages only, so this is the first part */
-        }
-        received->views[received->count] = (struct bytes){zmq_msg_data(part), zmq_msg_size(part)};
-        received->count++;
-        has_more = zmq_msg_more(part) != 0;
-    }
-    return true;
-}
-
-static void release(struct received *received)
-{
-    for (size_t i = 0; i < received->count; i++) {
-        zmq_msg_close(&received->parts[i]);
-    }
-}
-
-static bool decode(struct received *received, struct message *message)
-{
-    static struct wire_frames frames;
-    frames = (struct wire_frames){received->views, received->count};
-    return message_decode(message, &frames, &wire_limits_protocol) == WIRE_OK;
-}
-
-static void wait_readable(void *socket, uint64_t at_ms)
-{
-    const uint64_t now = now_ms();
-    const long timeout = at_ms <= now ? 0 : (at_ms - now > 1000 ? 1000 : (long)(at_ms - now));
-    zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
-    (void)zmq_poll(&item, 1, timeout);
-}
-
-/* ---- processes ---- */
-
-struct child {
-    pid_t pid;
-    char endpoint[ENDPOINT_MAX]; /* what it said on its first line */
-};
-
-static struct child start(const char *const arguments[], bool says_endpoint)
-{
-    struct child child = {0};
-    int pipe_fds[2];
-    if (pipe(pipe_fds) != 0) {
-        fail("pipe");
-    }
-    child.pid = fork();
-    if (child.pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        dup2(pipe_fds[1], STDOUT_FILENO);
-        execv(arguments[0], (char *const *)(uintptr_t)arguments);
-        _exit(127);
-    }
-    close(pipe_fds[1]);
-    FILE *out = fdopen(pipe_fds[0], "r");
-    char line[ENDPOINT_MAX + 16];
-    if (says_endpoint && out != NULL &&
-        (fgets(line, sizeof line, out) == NULL ||
-         sscanf(line, "listening %255s", child.endpoint) != 1)) {
-        fprintf(stderr, "bench_mesh: %s did not start\n", arguments[0]);
-        _exit(EXIT_FAILURE);
-    }
-    /* the pipe stays open, so that the child can go on writing */
-    return child;
-}
-
-static double stop(const struct child *child)
-{
-    struct rusage usage = {0};
-    kill(child->pid, SIGKILL);
-    (void)wait4(child->pid, NULL, 0, &usage);
-    return cpu_us(&usage);
-}
-
-/* ---- the mesh: worker ---- */
-
-static void answer_events(struct worker_session *session, uint32_t body_size)
-{
-    static const uint8_t body[BODY_MAX];
-    struct worker_event event;
-    while (worker_session_next_event(session, &event)) {
-        if (event.kind == WORKER_EVENT_START) {
-            const struct wire_success_entry success = {.lease = event.lease,
-                                                       .body = {body, body_size}};
-            worker_session_on_started(session, now_ms(), event.lease);
-            worker_session_succeed(session, now_ms(), &success);
-        }
-    }
-}
-
-static void run_worker(const char *endpoint, const struct settings *settings)
-{
-    void *context = zmq_ctx_new();
-    void *socket = open_dealer(context, endpoint);
-    const struct wire_serve serve = {.pattern = bytes_from_text("bench.noop")};
-    struct worker_session_config config = {.name = bytes_from_text("bench"),
-                                           .slots = settings->in_flight,
-                                           .prefetch_max = settings->in_flight,
-                                           .drain_ms = WORKER_DRAIN_MS,
-                                           .serves = &serve,
-                                           .serve_count = 1};
-    randombytes_buf(config.incarnation, sizeof config.incarnation);
-    struct worker_session *session = worker_session_create(&config, now_ms());
-    worker_session_on_connected(session, now_ms());
-    static struct received received;
-    for (;;) {
-        while (receive(socket, &received)) {
-            struct message message;
-            if (decode(&received, &message)) {
-                worker_session_on_message(session, now_ms(), &message);
-            }
-            release(&received);
-            answer_events(session, settings->body_size);
-        }
-        worker_session_on_time(session, now_ms());
-        answer_events(session, settings->body_size);
-        const struct wire_frames *frames = NULL;
-        while ((frames = worker_session_take_message(session)) != NULL) {
-            send_frames(socket, frames);
-        }
-        wait_readable(socket, worker_session_next_at_ms(session));
-    }
-}
 
 /* ---- the mesh: client ---- */
 
@@ -371,15 +173,12 @@ static void settings_arguments(const struct settings *settings, char in_flight[1
     snprintf(body, 16, "%" PRIu32, settings->body_size);
 }
 
-static struct figures run_mesh(const char *self, const char *broker,
-                               const struct settings *settings)
+static struct figures run_mesh(const char *self, const struct settings *settings)
 {
     char in_flight[16];
     char body[16];
     settings_arguments(settings, in_flight, body);
-    const char *const broker_arguments[] = {broker,     "--insecure",        "--log-level", "warn",
-                                            "--listen", "tcp://127.0.0.1:*", NULL};
-    struct child treadled = start(broker_arguments, true);
+    struct child treadled = start_broker();
     const char *const worker_arguments[] = {self,      "worker", treadled.endpoint,
                                             in_flight, body,     NULL};
     const struct child worker = start(worker_arguments, false);
@@ -518,13 +317,13 @@ static void print_figures(const char *name, const struct figures *figures)
            figures->worker_us);
 }
 
-static void run_rounds(const char *self, const char *broker, const struct settings *settings)
+static void run_rounds(const char *self, const struct settings *settings)
 {
     double ratios[ROUNDS_MAX];
     printf("%" PRIu32 " tasks a round, %" PRIu32 " in flight, %" PRIu32 " B\n",
            settings->task_count, settings->in_flight, settings->body_size);
     for (uint32_t round = 0; round < settings->round_count; round++) {
-        const struct figures mesh = run_mesh(self, broker, settings);
+        const struct figures mesh = run_mesh(self, settings);
         const struct figures bare = run_bare(self, settings, mesh.batch);
         print_figures("mesh", &mesh);
         print_figures("relay", &bare);
@@ -585,24 +384,20 @@ int main(int count, char **arguments)
 {
     struct settings settings = {
         .task_count = 300000, .in_flight = 1000, .body_size = 128, .batch = 64, .round_count = 5};
-    static char self[4096];
-    static char broker[4200];
-    const ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (size < 0 || sodium_init() < 0) {
+    const char *self = self_path();
+    if (sodium_init() < 0) {
         fail("start");
     }
-    snprintf(broker, sizeof broker, "%.*s/../bin/treadled", (int)(strrchr(self, '/') - self), self);
     if (count == 5 && strcmp(arguments[1], "worker") == 0) {
-        settings.in_flight = number(arguments[3], 65536);
-        settings.body_size = number(arguments[4], BODY_MAX);
-        run_worker(arguments[2], &settings);
+        run_worker(arguments[2], "bench.noop", number(arguments[3], 65536),
+                   number(arguments[4], BODY_MAX));
     } else if (count == 2 && strcmp(arguments[1], "relay") == 0) {
         run_relay();
     } else if (count == 3 && strcmp(arguments[1], "echo") == 0) {
         run_echo(arguments[2]);
     } else {
         read_settings(count, arguments, &settings);
-        run_rounds(self, broker, &settings);
+        run_rounds(self, &settings);
     }
     return EXIT_SUCCESS;
 }

@@ -13,7 +13,7 @@
 #include "broker/shell/loop.h"
 #include "common/base/log.h"
 
-#define DRAIN_MS         30000u
+#define DRAIN_MS         30000U
 #define DEV_ENDPOINT     "tcp://127.0.0.1:7330"
 #define DEFAULT_ENDPOINT "ipc:///run/treadle/treadled.sock"
 
@@ -38,6 +38,7 @@ struct settings {
     bool is_insecure;
 };
 
+/* NOLINTBEGIN(concurrency-mt-unsafe): argp, before any thread */
 static void add_endpoint(struct argp_state *state, struct transport_config *transport,
                          const char *endpoint)
 {
@@ -76,6 +77,8 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
+/* NOLINTEND(concurrency-mt-unsafe) */
+
 static void complete(struct settings *settings)
 {
     struct loop_config *loop = &settings->loop;
@@ -101,7 +104,7 @@ static void block_signals(void)
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGTERM);
     (void)sigaddset(&signals, SIGINT);
-    (void)sigprocmask(SIG_BLOCK, &signals, NULL);
+    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
@@ -115,6 +118,7 @@ int main(int argc, char **argv)
     struct settings settings = {.log_level = LOG_LEVEL_INFO};
     argp_program_version = "treadled " TREADLE_VERSION;
     argp_err_exit_status = EX_USAGE;
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
     if (argp_parse(&argp, argc, argv, 0, NULL, &settings) != 0) {
         return EX_USAGE;
     }

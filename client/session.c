@@ -314,12 +314,17 @@ static enum treadle_status on_refused(struct client_session *session, uint64_t n
 
 /* ---- the broker's answers ---- */
 
+/* Submitted, and no answer has come. */
+static bool is_unanswered(const struct session_task *task)
+{
+    return task->stage == STAGE_SENT || (task->stage == STAGE_PENDING && task->was_sent);
+}
+
 static enum treadle_status on_accepted_entry(struct client_session *session, uint64_t now_ms,
                                              const struct wire_accepted_entry *entry)
 {
     struct session_task *task = client_task_find(session, &entry->id);
-    if (task == NULL ||
-        (task->stage != STAGE_SENT && (task->stage != STAGE_PENDING || !task->was_sent))) {
+    if (task == NULL || !is_unanswered(task)) {
         return TREADLE_OK; /* answered before, settled or cancelled meanwhile */
     }
     const bool is_taken = entry->status == ACCEPT_OK || entry->status == ACCEPT_EXISTING;
@@ -414,15 +419,32 @@ static enum treadle_status on_settled(struct client_session *session, uint64_t n
     return TREADLE_OK;
 }
 
+/* The answer to a submission whose task has settled and been forgotten. */
+static enum treadle_status on_submitted_gone(struct client_session *session,
+                                             struct session_task *task)
+{
+    const bool is_told = task->is_watched || (task->tell & CLIENT_TELL_ACCEPTED) != 0;
+    const enum client_event_kind kind =
+        task->is_watched ? CLIENT_EVENT_AWAITED : CLIENT_EVENT_ACCEPTED;
+    const uint64_t status = task->is_watched ? (uint64_t)AWAIT_GONE : (uint64_t)ACCEPT_EXISTING;
+    if (is_told && !client_event_tell(session, kind, task->id, status, 0)) {
+        return TREADLE_E_NOMEM;
+    }
+    client_task_destroy(session, task);
+    return TREADLE_OK;
+}
+
 static enum treadle_status on_awaited_entry(struct client_session *session, uint64_t now_ms,
                                             const struct wire_awaited_entry *entry)
 {
     struct session_task *task = client_task_find(session, &entry->id);
     const bool is_lost = entry->status == AWAIT_GONE || entry->status == AWAIT_UNKNOWN;
+    if (task != NULL && entry->status == AWAIT_GONE && is_unanswered(task)) {
+        return on_submitted_gone(session, task);
+    }
     if (task == NULL ||
         (task->stage != STAGE_AWAIT_SENT && (task->stage != STAGE_FOLLOWED || !is_lost))) {
-        return TREADLE_OK; /* unasked it only says that a task submitted again has settled long ago
-                            */
+        return TREADLE_OK; /* answered before */
     }
     if ((is_lost && task->is_watched) || (task->tells_awaited && entry->status != AWAIT_BUSY)) {
         if (!client_event_tell(session, CLIENT_EVENT_AWAITED, entry->id, entry->status, 0)) {

@@ -248,7 +248,8 @@ static void run_listing(struct core *core, struct listing *listing, uint32_t vis
 
 void admin_run_listings(struct core *core, struct effects *out)
 {
-    const uint32_t share = core->visits / LISTING_COUNT;
+    const uint32_t quarter = core->visits / LISTING_COUNT;
+    const uint32_t share = quarter > 0 ? quarter : core->visits;
     for (uint32_t i = 0; i < LISTING_COUNT; i++) {
         if (core->listings[i].is_open && effects_room(out) > 0) {
             run_listing(core, &core->listings[i], share, out);

@@ -53,7 +53,7 @@ static void check_unsettled(const struct core *core, const struct task *task,
                             struct task_counts *counts)
 {
     counts->unsettled++;
-    counts->bytes += task->body_size;
+    counts->bytes += task->kept_size;
     TREADLE_ASSERT(task->tenant_queue != NONE);
     TREADLE_ASSERT(task->deadline_at_ms == UINT64_MAX || timer_is_armed(&task->timer));
     if (task->state == TASK_RUNNING) {
@@ -266,8 +266,7 @@ static void check_no_lost_wakeup(const struct core *core, const struct serve *se
     const struct service *service = &core->services[queue->service];
     const struct session *session = &core->sessions[serve->session];
     const bool could_go = queue->ready_first > 0 && !service->is_paused &&
-                          breaker_admits(&service->breaker) &&
-                          session_has_credit(session) &&
+                          breaker_admits(&service->breaker) && session_has_credit(session) &&
                           core->attempt_slab.live < core->attempt_slab.count_max;
     if (could_go && serve->place != SERVE_PARKED) {
         TREADLE_ASSERT(!list_is_empty(&queue->active_link));

@@ -6,7 +6,10 @@
 
 #define EFFECTS_PER_TIMER 16U
 #define TIMER_EFFECTS_MAX 512U /* beside a message, which may need the rest */
-#define EVICTED_TOGETHER  16U
+/* What the entries of one message may need, logs of single tasks aside: records of meta, of a
+ * failure, of an outcome, and now and then a breaker. */
+#define MESSAGE_EFFECTS_MAX (3U * ENTRY_COUNT_MAX + 256U)
+#define EVICTED_TOGETHER    16U
 
 /* ---- time ---- */
 
@@ -38,7 +41,7 @@ static void on_timer(struct core *core, const struct timer *timer, struct effect
         on_budget_timer(core, &core->services[timer->owner]);
         break;
     case TIMER_BALANCE:
-        service_balance(core, out);
+        core->is_balance_due = true;
         break;
     }
 }
@@ -80,23 +83,53 @@ static void evict_oldest(struct core *core, uint32_t count, struct effects *out)
 
 static void run_evictions(struct core *core, struct effects *out)
 {
-    while (is_over_retention(core) && core->visits >= EVICTED_TOGETHER &&
-           effects_room(out) >= EVICTED_TOGETHER) {
+    while (is_over_retention(core) && core->visits > 0 && effects_room(out) >= EVICTED_TOGETHER) {
         const uint32_t over = core->settled_count > core->config.settled_count_max
                                   ? core->settled_count - core->config.settled_count_max
                                   : 1;
-        evict_oldest(core, over < EVICTED_TOGETHER ? over : EVICTED_TOGETHER, out);
+        uint32_t count = over < EVICTED_TOGETHER ? over : EVICTED_TOGETHER;
+        count = count < core->visits ? count : core->visits;
+        evict_oldest(core, count, out);
     }
 }
 
-static void run_cursors(struct core *core, struct effects *out)
+/* Sets all but a share of the step's visits aside; add what it returns again afterwards. */
+static uint32_t set_aside(struct core *core, uint32_t share)
+{
+    const uint32_t lent = share > 0 ? share : 1;
+    const uint32_t kept = core->visits > lent ? core->visits - lent : 0;
+    core->visits -= kept;
+    return kept;
+}
+
+/* A million timers due at once must not keep the rest from its turn. */
+static void expire_share_of_timers(struct core *core, enum input_kind kind, struct effects *out)
+{
+    const bool is_all_there_is = kind == INPUT_TIME;
+    const uint32_t kept = set_aside(core, core->config.visits_max / (is_all_there_is ? 4 : 32));
+    expire_timers(core, is_all_there_is ? EFFECT_COUNT_MAX : TIMER_EFFECTS_MAX, out);
+    core->visits += kept;
+}
+
+/*
+ * What answers a message goes on in every step, as far as it allows. What is merely large (a lost
+ * session, a listing) has an eighth of those steps that bring nothing but the time, so that one
+ * client's round trip is not made of other peers' cursors.
+ */
+static void run_cursors(struct core *core, enum input_kind kind, struct effects *out)
 {
     outbox_run(core, out);
     deliver_run(core, out);
+    run_evictions(core, out);
+    if (kind != INPUT_TIME) {
+        return;
+    }
+    const uint32_t kept = set_aside(core, core->config.visits_max / 8);
     session_run_cursors(core, out);
     service_run_recalls(core, out);
-    run_evictions(core, out);
     admin_run_listings(core, out);
+    service_balance(core, out);
+    core->visits += kept;
 }
 
 static bool has_open_cursor(const struct core *core)
@@ -104,7 +137,7 @@ static bool has_open_cursor(const struct core *core)
     return outbox_is_due(core) || !list_is_empty(&core->delivering) ||
            !list_is_empty(&core->reconciling_sessions) || !list_is_empty(&core->ending_sessions) ||
            !list_is_empty(&core->recalling_services) || is_over_retention(core) ||
-           admin_has_listing(core);
+           admin_has_listing(core) || core->is_balance_due;
 }
 
 uint64_t core_next_at_ms(const struct core *core)
@@ -220,6 +253,7 @@ static void on_message(struct core *core, const struct input *input, struct effe
     if (!is_in_turn(core, session, message, out)) {
         return;
     }
+    session->is_confirmed = true;
     if (!may_send(session, message->kind)) {
         refuse(input->connection, REFUSED_MALFORMED, "this message is not of this role", out);
     } else if (message->kind == MESSAGE_GOODBYE) {
@@ -247,7 +281,10 @@ void core_step(struct core *core, uint64_t now_ms, const struct input *input, st
     effects_reset(out);
     core->now_ms = now_ms;
     core->visits = core->config.visits_max;
-    expire_timers(core, input->kind == INPUT_TIME ? EFFECT_COUNT_MAX : TIMER_EFFECTS_MAX, out);
+    core->log_room = input->kind == INPUT_MESSAGE ? MESSAGE_EFFECTS_MAX : 0;
+    if (input->kind != INPUT_DISPATCH) { /* it uses places again that a timer's effects may name */
+        expire_share_of_timers(core, input->kind, out);
+    }
     switch (input->kind) {
     case INPUT_TIME:
         break;
@@ -270,7 +307,7 @@ void core_step(struct core *core, uint64_t now_ms, const struct input *input, st
         core_drain(core, out);
         break;
     }
-    run_cursors(core, out);
+    run_cursors(core, input->kind, out);
 }
 
 uint32_t core_unsettled_count(const struct core *core)

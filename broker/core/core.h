@@ -35,8 +35,9 @@ size_t core_memory_size(const struct core_config *config);
 struct core *core_create(void *memory, const struct core_config *config, uint64_t now_ms);
 
 /*
- * One step: due timers first (as many as the bound allows), then the input, then a share of each
- * open cursor. Emits at most EFFECT_COUNT_MAX effects. now_ms is asserted not to go back.
+ * One step: due timers first (as many as the bound allows; none when the input is DISPATCH), then
+ * the input, then a share of each open cursor. Emits at most EFFECT_COUNT_MAX effects. now_ms is
+ * asserted not to go back.
  */
 void core_step(struct core *core, uint64_t now_ms, const struct input *input, struct effects *out);
 

@@ -187,6 +187,12 @@ static bool window_admits(const struct core *core, const struct session *session
            session->flight_bytes + watch->bytes <= core->config.window_byte_max;
 }
 
+bool deliver_is_blocked(const struct core *core, const struct session *session)
+{
+    return session->flight_count >= core->config.window_count_max ||
+           session->flight_bytes >= core->config.window_byte_max;
+}
+
 static enum share_result drop_taken(struct core *core, struct session *session, struct effects *out)
 {
     struct list *link = NULL;
@@ -195,9 +201,10 @@ static enum share_result drop_taken(struct core *core, struct session *session, 
         if (watch->number > session->taken_number) {
             break;
         }
-        if (effects_room(out) < 1) {
+        if (core->visits == 0 || effects_room(out) < 1) {
             return SHARE_STEP_FULL;
         }
+        core->visits--;
         confirm(core, watch, out);
     }
     return SHARE_DONE;
@@ -212,9 +219,10 @@ static enum share_result deliver_share(struct core *core, struct session *sessio
     struct list *link = NULL;
     while ((link = list_first(&session->to_deliver)) != NULL) {
         struct watch *watch = container_of(link, struct watch, link);
-        if (effects_room(out) < 1) {
+        if (core->visits == 0 || effects_room(out) < 1) {
             return SHARE_STEP_FULL;
         }
+        core->visits--;
         if (watch->number != 0 && watch->number <= session->taken_number) {
             confirm(core, watch, out);
             continue;

@@ -263,6 +263,9 @@ static enum turn_result take_turn(struct core *core, struct service *service, st
     struct list *ring = serve->place == SERVE_SLOT ? &queue->slot_serves : &queue->credit_serves;
     list_remove(&serve->link);
     list_push_back(ring, &serve->link);
+    /* Its session's next free slot is offered to what else it serves first. */
+    list_remove(&serve->session_link);
+    list_push_back(&core->sessions[serve->session].serves, &serve->session_link);
     return TURN_DISPATCHED;
 }
 

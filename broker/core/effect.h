@@ -63,26 +63,34 @@ enum record_kind {
 enum log_event { LOG_EVENTS(LOG_EVENT_VALUE) LOG_EVENT_COUNT };
 #undef LOG_EVENT_VALUE
 
+/* clang-format off */
 /*
  * The fields an effect uses, by kind and code (others are zero or NONE):
  *
  *  SEND `code` is a message kind, `connection` where to:
- *   WELCOME          value = hello number, number = dispatches so far, status = is_resumed
- *   REFUSED          status = refused_code, value = retry_after_ms, body = text
+ *   WELCOME         value = hello number, number = dispatches so far, status = is_resumed
+ *   REFUSED         status = refused_code, value = retry_after_ms, body = text
  *   HEARTBEAT, GOODBYE, DRAIN
- *   ACCEPTED         id, status, reason, value = retry_after_ms
- *   SETTLED          task, number = the entry's number in its session's delivery (gaps are
- * possible) AWAITED, CANCELLED   id, status DISPATCH         task, attempt RESULT_ACK       number
- * = lease, status = is_stale RECALL, CANCEL_ATTEMPT   number = lease TASK_INFO        task (NONE:
- * status says why), id, number = request, status, reason, value = reason_left_ms TASK_PAGE listing
- * = which of the listings; is_last 0: a row (task, status = wait reason); is_last 1: the end
- * (number = request, value = token, status = done_status) WORKER_INFO      listing; is_last 0: a
- * row (session); is_last 1: the end (number = request, status) SERVICE_INFO     is_last 0: a row
- * (service); is_last 1: the end (number = request, status) BROKER_INFO      number = request DONE
- * number = request, status, value = count PERSIST `code` is a record kind, `number` the record's
- * number (from 1, without a gap), task, attempt, sequence CLOSE   connection LOG     `code` is a
- * log event; session, task, attempt, service, status, value as the event needs
+ *   ACCEPTED        id, status, reason, value = retry_after_ms
+ *   SETTLED         task, number = the entry's number in its session's delivery (gaps are possible)
+ *   AWAITED, CANCELLED          id, status
+ *   DISPATCH        task, attempt
+ *   RESULT_ACK      number = lease, status = is_stale
+ *   RECALL, CANCEL_ATTEMPT      number = lease
+ *   TASK_INFO       task (NONE: status says why), id, number = request, status, reason,
+ *                   value = reason_left_ms
+ *   TASK_PAGE       listing = which of the listings; is_last 0: a row (task, status = wait reason);
+ *                   is_last 1: the end (number = request, value = token, status = done_status)
+ *   WORKER_INFO     listing; is_last 0: a row (session); is_last 1: the end (number, status)
+ *   SERVICE_INFO    is_last 0: a row (service); is_last 1: the end (number = request, status)
+ *   BROKER_INFO     number = request
+ *   DONE            number = request, status, value = count
+ *  PERSIST `code` is a record kind, number = the record's (from 1, without a gap), task, attempt, sequence;
+ *          of RECORD_ATTEMPT_FAILED value = the retry index of the attempt that failed
+ *  CLOSE   connection
+ *  LOG     `code` is a log event; session, task, attempt, service, status, value as the event needs
  */
+/* clang-format on */
 struct effect {
     uint8_t kind;
     uint8_t code;

@@ -205,6 +205,9 @@ void deliver_on_acknowledged(struct core *core, struct session *session, uint64_
 void deliver_again(struct core *core, struct session *session);
 void deliver_wake(struct core *core, struct session *session);
 
+/* Whether the client's window is full: nothing goes before it acknowledges. */
+bool deliver_is_blocked(const struct core *core, const struct session *session);
+
 /* Cursor: drops what was acknowledged, sends what is durable and fits in the windows. */
 void deliver_run(struct core *core, struct effects *out);
 
@@ -246,10 +249,13 @@ void service_set_paused(struct core *core, struct service *service, bool is_paus
                         struct effects *out);
 uint32_t service_number(const struct core *core, const struct service *service);
 
+/* Nothing of it should start: it is paused, or its breaker is open. */
+bool service_is_closed(const struct service *service);
+
 /* Cursor: takes back, a share a step, what the workers of a closed gate have not started. */
 void service_run_recalls(struct core *core, struct effects *out);
 
-/* Idle workers get what waits in other workers' queues. */
+/* Idle workers get what waits in other workers' queues, when it is time to look for them. */
 void service_balance(struct core *core, struct effects *out);
 
 #endif

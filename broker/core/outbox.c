@@ -30,9 +30,11 @@ bool core_admits_input(const struct core *core)
 }
 
 /* SETTLED says more, and goes in the same flush. */
-static bool is_told_by_settled(const struct core *core, const struct outbox_item *item)
+static bool is_told_by_settled(const struct core *core, const struct session *session,
+                               const struct outbox_item *item)
 {
-    if (item->code != MESSAGE_ACCEPTED || item->status != ACCEPT_OK || item->task == NONE) {
+    if (deliver_is_blocked(core, session) || item->code != MESSAGE_ACCEPTED ||
+        item->status != ACCEPT_OK || item->task == NONE) {
         return false;
     }
     const struct task *task = &core->tasks[item->task];
@@ -43,7 +45,7 @@ static bool is_told_by_settled(const struct core *core, const struct outbox_item
 static void send_item(struct core *core, const struct outbox_item *item, struct effects *out)
 {
     struct session *session = &core->sessions[item->session];
-    if (session->serial != item->session_serial || is_told_by_settled(core, item)) {
+    if (session->serial != item->session_serial || is_told_by_settled(core, session, item)) {
         return;
     }
     struct effect *effect = session_send(core, session, (enum message_kind)item->code, out);

@@ -2,8 +2,7 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
-#define BALANCE_SESSIONS_MAX 64U
-#define BALANCE_LEASES_MAX   32U
+#define BALANCE_LEASES_MAX 32U
 
 uint32_t service_number(const struct core *core, const struct service *service)
 {
@@ -26,13 +25,18 @@ static void start_recall(struct core *core, struct service *service)
     }
 }
 
-static void on_opened(struct core *core, struct service *service, struct effects *out)
+static void arm_breaker(struct core *core, struct service *service)
 {
-    core->counters.breaker_opened++;
     wheel_cancel(&core->wheel, &service->breaker_timer);
     if (service->breaker.cooled_at_ms != UINT64_MAX) {
         wheel_add(&core->wheel, &service->breaker_timer, service->breaker.cooled_at_ms);
     }
+}
+
+static void on_opened(struct core *core, struct service *service, struct effects *out)
+{
+    core->counters.breaker_opened++;
+    arm_breaker(core, service);
     log_service(core, service, LOG_BREAKER_OPENED, out);
     start_recall(core, service);
 }
@@ -43,7 +47,10 @@ static void on_breaker_changed(struct core *core, struct service *service,
     const struct breaker *breaker = &service->breaker;
     const bool is_same =
         breaker->state == before->state && breaker->generation == before->generation;
-    if (is_same && breaker->cooled_at_ms == before->cooled_at_ms) {
+    if (is_same) {
+        if (breaker->cooled_at_ms != before->cooled_at_ms) {
+            arm_breaker(core, service); /* held open by a person: its cooldown is called off */
+        }
         return;
     }
     switch ((enum breaker_state)breaker->state) {
@@ -108,7 +115,7 @@ void service_set_paused(struct core *core, struct service *service, bool is_paus
     }
 }
 
-static bool is_gate_closed(const struct service *service)
+bool service_is_closed(const struct service *service)
 {
     return service->is_paused || service->breaker.state == BREAKER_OPEN;
 }
@@ -116,7 +123,7 @@ static bool is_gate_closed(const struct service *service)
 /* One share of one service's recall. False: it is done. */
 static bool recall_share(struct core *core, struct service *service, struct effects *out)
 {
-    while (service->recall_left > 0 && is_gate_closed(service) && core->visits > 0 &&
+    while (service->recall_left > 0 && service_is_closed(service) && core->visits > 0 &&
            effects_room(out) > 1) {
         struct list *link = list_pop_front(&service->attempts);
         if (link == NULL) {
@@ -130,7 +137,7 @@ static bool recall_share(struct core *core, struct service *service, struct effe
             attempt_recall(core, attempt, out);
         }
     }
-    return service->recall_left > 0 && is_gate_closed(service) &&
+    return service->recall_left > 0 && service_is_closed(service) &&
            !list_is_empty(&service->attempts);
 }
 
@@ -173,7 +180,9 @@ static void balance_session(struct core *core, struct session *session, struct e
     uint32_t queued = session->in_use > session->slots ? session->in_use - session->slots : 0;
     uint32_t looked_at = 0;
     struct list *link = session->attempts.prev;
-    while (link != &session->attempts && queued > 0 && looked_at < BALANCE_LEASES_MAX) {
+    while (link != &session->attempts && queued > 0 && looked_at < BALANCE_LEASES_MAX &&
+           core->visits > 0) {
+        core->visits--;
         struct attempt *attempt = container_of(link, struct attempt, link);
         link = link->prev;
         queued--;
@@ -191,23 +200,26 @@ static void balance_session(struct core *core, struct session *session, struct e
 
 void service_balance(struct core *core, struct effects *out)
 {
-    for (uint32_t i = 0; i < BALANCE_SESSIONS_MAX; i++) {
-        struct list *link = list_pop_front(&core->busy_sessions);
+    if (!core->is_balance_due) {
+        return;
+    }
+    core->is_balance_due = false;
+    const struct session *first = NULL;
+    while (core->visits > 0 && effects_room(out) >= BALANCE_LEASES_MAX) {
+        struct list *link = list_first(&core->busy_sessions);
         if (link == NULL) {
             return;
         }
-        list_push_back(&core->busy_sessions, link);
         struct session *session = container_of(link, struct session, busy_link);
-        if (effects_room(out) < BALANCE_LEASES_MAX) {
-            break;
+        if (session == first) {
+            break; /* all were looked at */
         }
+        first = first == NULL ? session : first;
+        list_remove(link);
+        list_push_back(&core->busy_sessions, link);
         balance_session(core, session, out);
-        if (list_next(&core->busy_sessions, &session->busy_link) == NULL &&
-            list_first(&core->busy_sessions) == &session->busy_link) {
-            break; /* it is the only one */
-        }
     }
-    if (!list_is_empty(&core->busy_sessions) && !timer_is_armed(&core->balance_timer)) {
+    if (!timer_is_armed(&core->balance_timer)) {
         wheel_add(&core->wheel, &core->balance_timer, core->now_ms + core->config.balance_ms);
     }
 }

@@ -416,31 +416,36 @@ static void reconcile_leases(struct core *core, struct session *session,
     }
 }
 
-/* Cancels that were asked for while the worker was away are said again. */
-static void repeat_cancels(struct core *core, struct session *session, struct effects *out)
+/* What was asked of the worker while it was away, or may be lost, is said again: cancels, and the
+ * recall of what should not start. */
+static void repeat_requests(struct core *core, struct session *session, struct effects *out)
 {
     uint32_t looked_at = 0;
     for (struct list *link = list_first(&session->attempts);
          link != NULL && looked_at < VISITS_MAX && effects_room(out) > 64;
          link = list_next(&session->attempts, link)) {
-        const struct attempt *attempt = container_of(link, struct attempt, link);
+        struct attempt *attempt = container_of(link, struct attempt, link);
         looked_at++;
         const bool is_unwanted = attempt->task == NONE ||
                                  (core->tasks[attempt->task].flags & TASK_CANCEL_REQUESTED) != 0;
         if (is_unwanted) {
             struct effect *effect = session_send(core, session, MESSAGE_CANCEL_ATTEMPT, out);
             effect->number = attempt->lease;
+        } else if (service_is_closed(&core->services[attempt->service])) {
+            attempt_recall(core, attempt, out);
         }
     }
 }
 
+/* A session whose WELCOME may not have arrived is still a new one to the peer, which knows only the
+ * one before. */
 static void welcome(struct core *core, struct session *session, const struct message *message,
-                    bool is_resumed, struct effects *out)
+                    struct effects *out)
 {
     struct effect *effect = session_send(core, session, MESSAGE_WELCOME, out);
     effect->value = message->number;
     effect->number = session->dispatched;
-    effect->status = is_resumed ? 1 : 0;
+    effect->status = session->is_confirmed ? 1 : 0;
     if (session->is_draining) {
         (void)session_send(core, session, MESSAGE_DRAIN, out);
     }
@@ -451,20 +456,24 @@ static void start_session(struct core *core, struct session *session, const stru
 {
     const struct message *message = input->message;
     attach(core, session, input->connection);
+    session->serial = core->next_session_serial;
+    core->next_session_serial++;
     session->heard_at_ms = core->now_ms;
     session->sent_at_ms = core->now_ms;
     session->expected_number = message->number + 1;
     session->refused_at_ms = 0;
-    welcome(core, session, message, is_resumed, out);
+    welcome(core, session, message, out);
     if (session->role == ROLE_WORKER) {
         const uint64_t slots = message->as.hello.slots;
         session->slots = slots == 0 ? 1 : (uint32_t)slots;
         session->granted = session->dispatched; /* until it grants anew */
         reconcile_leases(core, session, &message->as.hello);
-        repeat_cancels(core, session, out);
+        repeat_requests(core, session, out);
         session_update_busy(core, session);
     } else {
-        deliver_on_acknowledged(core, session, message->upto);
+        if (session->is_confirmed) { /* else it counts another session's */
+            deliver_on_acknowledged(core, session, message->upto);
+        }
         deliver_again(core, session);
     }
     arm_session(core, session);

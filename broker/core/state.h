@@ -96,6 +96,7 @@ struct task {
     uint32_t retry_index;
     uint32_t retry_sequence;
     uint32_t body_size;
+    uint32_t kept_size;   /* body, tags and meta: what counts for the limits */
     uint32_t result_size; /* settled: the result and the errors it keeps */
     uint16_t crashes;
     uint16_t losses;
@@ -247,8 +248,10 @@ struct session {
     uint8_t state;       /* enum session_state */
     uint8_t role;        /* enum peer_role */
     bool is_draining;
+    bool is_confirmed;        /* the peer has spoken in it, so it knows of it: a HELLO resumes it */
     bool is_capacity_changed; /* its parked serves are looked at after the message */
-    uint32_t serial;          /* of this use of the place */
+    uint32_t serial;          /* of this use of the place and its last HELLO: after that the peer
+                                 asks again for what was not answered */
     uint64_t opened_at_ms;
     uint64_t heard_at_ms;
     uint64_t sent_at_ms;
@@ -328,12 +331,14 @@ struct listing {
 #define COUNTERS(X)                                                                                \
     X(submitted)                                                                                   \
     X(accepted)                                                                                    \
-    X(existing) X(conflict) X(busy) X(refused) X(fate_unknown) X(dispatched) X(succeeded)          \
-        X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed) X(attempts_timeout)        \
-            X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late) X(recalled)            \
-                X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)          \
-                    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted)    \
-                        X(messages)
+    X(existing)                                                                                    \
+    X(conflict)                                                                                    \
+    X(busy)                                                                                        \
+    X(refused) X(fate_unknown) X(dispatched) X(succeeded) X(failed) X(cancelled) X(expired)        \
+        X(retried) X(attempts_failed) X(attempts_timeout) X(attempts_crash) X(attempts_lost)       \
+            X(attempts_returned) X(late) X(recalled) X(sessions_opened) X(sessions_resumed)        \
+                X(sessions_lost) X(sessions_ended) X(sessions_refused) X(doubles) X(gaps)          \
+                    X(breaker_opened) X(settled_evicted) X(messages)
 struct counters {
 #define COUNTER_FIELD(name) uint64_t name;
     COUNTERS(COUNTER_FIELD)
@@ -432,8 +437,10 @@ struct core {
     struct list busy_sessions;
     struct list recalling_services;
     struct timer balance_timer;
+    bool is_balance_due; /* in the next step of time */
     struct listing listings[LISTING_COUNT];
     uint32_t visits;       /* left in this step */
+    uint32_t log_room;     /* logs of single tasks leave this many effects to the step's message */
     uint64_t lacked_at_ms; /* when there was no place for another lease */
 
     /* Templates of the SUBMIT being stepped, and what they were resolved to. */

@@ -34,7 +34,7 @@ struct effect *persist(struct core *core, struct effects *out, enum record_kind 
 struct effect *task_log(struct core *core, struct effects *out, enum log_event event,
                         const struct task *task)
 {
-    if (!core->config.is_logging_tasks) {
+    if (!core->config.is_logging_tasks || effects_room(out) <= core->log_room) {
         return NULL;
     }
     struct effect *effect = effects_add(out, EFFECT_LOG, (int)event);
@@ -263,14 +263,14 @@ static void count_settled(struct core *core, const struct task *task)
 static void release_unsettled(struct core *core, struct task *task)
 {
     struct owner *owner = &core->owners[task->owner];
-    TREADLE_ASSERT(owner->task_count > 0 && owner->byte_count >= task->body_size);
+    TREADLE_ASSERT(owner->task_count > 0 && owner->byte_count >= task->kept_size);
     owner->task_count--;
-    owner->byte_count -= task->body_size;
+    owner->byte_count -= task->kept_size;
     if (owner->task_count == 0) {
         core->owners_with_tasks--;
     }
     core->unsettled_count--;
-    core->unsettled_bytes -= task->body_size;
+    core->unsettled_bytes -= task->kept_size;
     struct tenant_queue *tenant_queue = tenant_queue_of(core, task);
     tenant_queue->task_count--;
     if (tenant_queue->task_count == 0) {
@@ -460,7 +460,7 @@ static void release_target(struct core *core, struct submit_target *target)
 
 /* The limit that a new task would pass, or BUSY_NONE. */
 static enum busy_reason limit_passed(const struct core *core, const struct owner *owner,
-                                     size_t body_size)
+                                     size_t kept_size)
 {
     if (core->is_draining) {
         return BUSY_DRAINING;
@@ -468,16 +468,23 @@ static enum busy_reason limit_passed(const struct core *core, const struct owner
     if (core->unsettled_count + core->undelivered_count >= core->config.task_count_max) {
         return BUSY_TASKS;
     }
-    if (core->unsettled_bytes + body_size > core->config.byte_max) {
+    if (core->unsettled_bytes + kept_size > core->config.byte_max) {
         return BUSY_BYTES;
     }
     const bool others_are_there =
         core->owners_with_tasks > 1 || (core->owners_with_tasks == 1 && owner->task_count == 0);
     if (others_are_there && (owner->task_count >= core->config.task_count_max / 2 ||
-                             owner->byte_count + body_size > core->config.byte_max / 2)) {
+                             owner->byte_count + kept_size > core->config.byte_max / 2)) {
         return BUSY_SHARE;
     }
     return BUSY_NONE;
+}
+
+/* What the broker has to keep for it: its body, its tags and its meta. */
+static size_t kept_size_of(const struct core *core, const struct wire_submit_entry *entry)
+{
+    const struct wire_submit_template *template = &core->templates[entry->template_index];
+    return entry->body.size + template->tags.size + template->meta.size;
 }
 
 static void init_task(struct core *core, struct task *task, const struct session *session,
@@ -500,6 +507,7 @@ static void init_task(struct core *core, struct task *task, const struct session
                           .attempt = NONE,
                           .first_watch = NONE,
                           .body_size = (uint32_t)entry->body.size,
+                          .kept_size = (uint32_t)kept_size_of(core, entry),
                           .priority = (uint8_t) template->priority};
     list_init(&task->link);
     timer_init(&task->timer, TIMER_TASK, task_number(core, task));
@@ -520,9 +528,9 @@ static void count_unsettled(struct core *core, struct task *task)
         core->owners_with_tasks++;
     }
     owner->task_count++;
-    owner->byte_count += task->body_size;
+    owner->byte_count += task->kept_size;
     core->unsettled_count++;
-    core->unsettled_bytes += task->body_size;
+    core->unsettled_bytes += task->kept_size;
     core->tenant_queues[task->tenant_queue].task_count++;
     policy_retain(core, task->policy);
 }
@@ -634,12 +642,11 @@ static void submit_one(struct core *core, struct session *session,
     if (known != MAP_NONE) {
         answer_known(core, session, known, entry, &answer);
         count_answer(core, &answer);
-        outbox_push(core, session, &answer);
         if (answer.status == ACCEPT_EXISTING && known >= core->task_slab.count_max) {
             answer.code = MESSAGE_AWAITED; /* its outcome was told, or is no longer here */
             answer.status = AWAIT_GONE;
-            outbox_push(core, session, &answer);
         }
+        outbox_push(core, session, &answer);
         return;
     }
     struct submit_target *target = &core->targets[entry->template_index];
@@ -647,7 +654,7 @@ static void submit_one(struct core *core, struct session *session,
         resolve_target(core, session, (uint32_t)entry->template_index);
     }
     const enum busy_reason limit =
-        limit_passed(core, &core->owners[session->owner], entry->body.size);
+        limit_passed(core, &core->owners[session->owner], kept_size_of(core, entry));
     if (entry->again_age_ms > 0 && is_beyond_memory(core, entry->again_age_ms)) {
         answer.status = ACCEPT_FATE_UNKNOWN;
     } else if (entry->body.size > core->config.body_size_max) {
@@ -779,6 +786,7 @@ void task_on_await(struct core *core, struct session *session, const struct mess
             answer.status = AWAIT_BUSY;
         } else {
             answer.status = task_is_settled(task) ? AWAIT_SETTLED : AWAIT_PENDING;
+            answer.after = task->record;
         }
         outbox_push(core, session, &answer);
     }

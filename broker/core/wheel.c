@@ -237,8 +237,7 @@ static uint32_t check_bucket(const struct wheel *wheel, uint32_t level, uint32_t
         previous = timer;
         count++;
     }
-    const bool has_bit = (wheel->bitmap[level] >> bucket & 1) != 0;
-    TREADLE_ASSERT(has_bit == (count > 0));
+    TREADLE_ASSERT(count > 0);
     return count;
 }
 
@@ -247,8 +246,9 @@ void wheel_check(const struct wheel *wheel)
     TREADLE_ASSERT(wheel->now_ms <= WHEEL_AT_MS_MAX);
     uint32_t count = 0;
     for (uint32_t level = 0; level < WHEEL_LEVEL_COUNT; level++) {
-        for (uint32_t bucket = 0; bucket < WHEEL_BUCKET_COUNT; bucket++) {
-            count += check_bucket(wheel, level, bucket);
+        /* A timer in a bucket without its bit is one too few in the count. */
+        for (uint64_t bits = wheel->bitmap[level]; bits != 0; bits &= bits - 1) {
+            count += check_bucket(wheel, level, first_bucket(bits));
         }
     }
     TREADLE_ASSERT(count == wheel->count);

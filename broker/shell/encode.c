@@ -6,8 +6,8 @@
 #include "broker/shell/encode_internal.h"
 #include "common/base/assert.h"
 
-#define FREE_OPEN_MAX     256u
-#define FREE_CAPACITY_MAX 65536u /* a free message keeps no more memory than this */
+#define FREE_OPEN_MAX     256U
+#define FREE_CAPACITY_MAX 65536U /* a free message keeps no more memory than this */
 
 struct encoder *encoder_create(const struct encoder_config *config)
 {
@@ -19,7 +19,6 @@ struct encoder *encoder_create(const struct encoder_config *config)
     encoder->config = *config;
     encoder->core = config->core;
     list_init(&encoder->active);
-    list_init(&encoder->free_open);
     writer_init(&encoder->out);
     for (size_t i = 0; i < sizeof encoder->scratch / sizeof encoder->scratch[0]; i++) {
         writer_init(&encoder->scratch[i]);
@@ -57,9 +56,10 @@ void encoder_destroy(struct encoder **encoder_pointer)
         struct encoder_connection *connection = container_of(link, struct encoder_connection, link);
         encoder_close(encoder, (uint32_t)(connection - encoder->connections));
     }
-    struct list *link = NULL;
-    while ((link = list_pop_front(&encoder->free_open)) != NULL) {
-        open_destroy(container_of(link, struct open_message, link));
+    while (encoder->free_open != NULL) {
+        struct open_message *open = encoder->free_open;
+        encoder->free_open = open->next_free;
+        open_destroy(open);
     }
     writer_free(&encoder->out);
     for (size_t i = 0; i < sizeof encoder->scratch / sizeof encoder->scratch[0]; i++) {
@@ -80,16 +80,17 @@ void encoder_destroy(struct encoder **encoder_pointer)
 /* NULL without memory. */
 static struct open_message *open_take(struct encoder *encoder)
 {
-    struct list *link = list_pop_front(&encoder->free_open);
-    if (link != NULL) {
+    struct open_message *open = encoder->free_open;
+    if (open != NULL) {
+        encoder->free_open = open->next_free;
         encoder->free_open_count--;
-        return container_of(link, struct open_message, link);
+        return open;
     }
-    struct open_message *open = malloc(sizeof *open);
+    open = malloc(sizeof *open);
     if (open == NULL) {
         return NULL;
     }
-    list_init(&open->link);
+    open->next_free = NULL;
     open->first = 0;
     open->keys = NULL;
     writer_init(&open->entries);
@@ -108,7 +109,8 @@ static void open_give(struct encoder *encoder, struct open_message *open)
     }
     writer_reset(&open->entries);
     writer_reset(&open->templates);
-    list_push_front(&encoder->free_open, &open->link); /* the warmest is used next */
+    open->next_free = encoder->free_open;
+    encoder->free_open = open;
     encoder->free_open_count++;
 }
 
@@ -148,12 +150,12 @@ static void note(struct encoder *encoder, bool is_encoded)
 
 /* ---- finished messages ---- */
 
-/* Numbers and hands on. The message is outside a session when the connection has none: number 0. */
+/* Numbers and hands on. REFUSED is outside of a session, or makes the peer say HELLO again: number
+ * 0. */
 static void hand_on(struct encoder *encoder, uint32_t number, struct message *message)
 {
     struct encoder_connection *connection = &encoder->connections[number];
-    const bool is_outside =
-        message->kind == MESSAGE_REFUSED && encoder->core->connection_sessions[number] == 0;
+    const bool is_outside = message->kind == MESSAGE_REFUSED;
     message->number = is_outside ? 0 : connection->number + 1;
     if (!message_encode(message, &encoder->out)) {
         encoder->dropped_count++;

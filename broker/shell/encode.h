@@ -4,11 +4,10 @@
  * connection and kind, with what the core and the store know of the tasks they name, and hands
  * finished messages on. No sockets, no clock.
  *
- *     encoder_open(encoder, connection)       a connection begins: its messages count from 1
- * (REFUSED is always 0) encoder_send(encoder, effect)           each EFFECT_SEND, in order, right
- * after its step encoder_flush(encoder)                  end of a round: closes all open messages
- * and hands them on encoder_close(encoder, connection)      a connection has ended: what was open
- * for it is dropped
+ *     encoder_open(encoder, connection)     it begins: its messages count from 1, REFUSED is 0
+ *     encoder_send(encoder, effect)         each EFFECT_SEND, in order, right after its step
+ *     encoder_flush(encoder)                end of a round: hands on all open messages
+ *     encoder_close(encoder, connection)    it has ended: what was open for it is dropped
  *
  * Open messages of a connection go out in a fixed order of kinds (ACCEPTED before SETTLED, DISPATCH
  * before RECALL), so that entries of one task never overtake each other; kinds that hold no entries
@@ -52,8 +51,8 @@ struct encoder *encoder_create(const struct encoder_config *config);
 /* Frees everything and nulls the pointer; NULL inside is fine. */
 void encoder_destroy(struct encoder **encoder);
 
-void encoder_open(struct encoder *encoder, uint32_t connection);
-void encoder_close(struct encoder *encoder, uint32_t connection);
+void encoder_open(struct encoder *encoder, uint32_t number);
+void encoder_close(struct encoder *encoder, uint32_t number);
 
 /* One EFFECT_SEND. An entry that cannot be encoded (no memory) is dropped and counted: the peer
  * asks again. */
@@ -64,7 +63,7 @@ void encoder_refuse(struct encoder *encoder, uint32_t connection, enum refused_c
                     const char *text);
 
 void encoder_flush(struct encoder *encoder);
-void encoder_flush_connection(struct encoder *encoder, uint32_t connection);
+void encoder_flush_connection(struct encoder *encoder, uint32_t number);
 
 /* Entries and messages that could not be encoded. */
 uint64_t encoder_dropped_count(const struct encoder *encoder);

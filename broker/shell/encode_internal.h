@@ -32,8 +32,8 @@ struct dispatch_key {
 
 /* A message that still takes entries. */
 struct open_message {
-    struct list link; /* free ones */
-    uint64_t first;   /* of SETTLED: its first entry's number */
+    struct open_message *next_free;
+    uint64_t first; /* of SETTLED: its first entry's number */
     struct writer entries;
     struct writer templates; /* of DISPATCH */
     struct dispatch_key
@@ -66,7 +66,7 @@ struct encoder {
     const struct core *core;
     struct encoder_connection *connections;
     struct list active;
-    struct list free_open;
+    struct open_message *free_open; /* a stack: the warmest is used next */
     uint32_t free_open_count;
     struct writer out;
     struct writer scratch[4];                /* small lists of one entry or one message */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 
 #include "broker/shell/events.h"
 
@@ -14,7 +14,7 @@
 #include "common/base/span.h"
 #include "common/base/uuid.h"
 
-#define LINES_PER_SECOND_MAX 1000u
+#define LINES_PER_SECOND_MAX 1000U
 #define QUOTED_SIZE          320
 #define SERVED_SIZE          256
 
@@ -78,6 +78,7 @@ static bool last_error(const struct events *events, const struct effect *effect,
 
 static const char *event_text(uint8_t code)
 {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an initializer */
 #define LOG_EVENT_TEXT(name, text) [name] = text,
     static const char *const texts[LOG_EVENT_COUNT] = {LOG_EVENTS(LOG_EVENT_TEXT)};
 #undef LOG_EVENT_TEXT
@@ -181,7 +182,10 @@ static void add_session_fields(const struct events *events, const struct effect 
 
 static void write_line(const struct events *events, const struct effect *effect)
 {
-    const enum log_level level = event_level(effect->code);
+    const bool is_of_client = effect->session != NONE && effect->code <= LOG_SESSION_ENDED &&
+                              events->core->sessions[effect->session].role == ROLE_CLIENT;
+    /* clients come and go with each command */
+    const enum log_level level = is_of_client ? LOG_LEVEL_DEBUG : event_level(effect->code);
     if (!log_is_on(level)) {
         return;
     }
@@ -319,8 +323,8 @@ static void add_task_event(const struct events *events, const struct effect *eff
         add_span(text, effect->value);
         return;
     case LOG_TASK_FAILED:
-        add(text, "failed for good after %" PRIu32 " %s: %s", task->retry_index,
-            task->retry_index == 1 ? "attempt" : "attempts", failure_kind_text(effect->reason));
+        add(text, "for good after %" PRIu32 " %s", task->retry_index,
+            task->retry_index == 1 ? "attempt" : "attempts");
         return;
     case LOG_TASK_CANCELLED:
         add(text, "cancelled");
@@ -358,13 +362,17 @@ static void add_task_event(const struct events *events, const struct effect *eff
 static void say_task(struct events *events, const struct effect *effect)
 {
     struct text text = {.size = 0};
-    if (effect->code == LOG_TASK_RETRYING && events->pending_task == effect->task) {
+    const bool is_verdict = effect->code == LOG_TASK_RETRYING || effect->code == LOG_TASK_FAILED;
+    if (is_verdict && events->pending_size > 0 && events->pending_task == effect->task) {
         text.size = events->pending_size;
         memcpy(text.at, events->pending, text.size + 1);
         events->pending_size = 0;
         add(&text, "; ");
     } else {
         add_task(events, effect, &text);
+        if (effect->code == LOG_TASK_FAILED) {
+            add(&text, "failed: %s; ", failure_kind_text(effect->reason));
+        }
     }
     flush_pending(events);
     add_task_event(events, effect, &text);

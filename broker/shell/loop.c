@@ -23,15 +23,16 @@
 #include "common/base/assert.h"
 #include "common/base/log.h"
 
-#define ROUND_MESSAGE_MAX   256u
+#define ROUND_MESSAGE_MAX   256U
 #define ROUND_SIZE_MAX      (UINT64_C(4) << 20)
-#define ROUND_DISPATCH_MAX  8u
-#define ROUND_STEP_MAX      24u
-#define UNREAD_ROUND_MAX    100u /* ends are told after so many rounds that did not run dry */
-#define MALFORMED_LINES_MAX 100u /* a minute, of all peers together */
+#define ROUND_DISPATCH_MAX  8U
+#define ROUND_TIME_MAX      2U
+#define ROUND_STEP_MAX      24U
+#define UNREAD_ROUND_MAX    100U /* ends are told after so many rounds that did not run dry */
+#define MALFORMED_LINES_MAX 100U /* a minute, of all peers together */
 #define LINGER_MS           200  /* for the last messages, at a clean end */
-#define MINUTE_MS           60000u
-#define EPOCH_MASK          0xffffffu
+#define MINUTE_MS           60000U
+#define EPOCH_MASK          0xffffffU
 
 struct loop_counts {
     uint64_t malformed;
@@ -124,6 +125,7 @@ static void step(struct loop *loop, const struct input *input)
     if (loop->is_over) {
         return;
     }
+    TREADLE_ASSERT(loop->core != NULL && loop->effects != NULL);
     core_step(loop->core, loop->now_ms, input, loop->effects);
     for (uint32_t i = 0; i < loop->effects->count; i++) {
         carry_out(loop, &loop->effects->at[i]);
@@ -294,6 +296,7 @@ static void end_connections(struct loop *loop)
 static void settle_round(struct loop *loop)
 {
     uint32_t dispatch_left = ROUND_DISPATCH_MAX;
+    uint32_t time_left = ROUND_TIME_MAX;
     loop->is_behind = false;
     for (uint32_t i = 0; i < ROUND_STEP_MAX; i++) {
         struct input input = {.kind = INPUT_TIME};
@@ -308,6 +311,10 @@ static void settle_round(struct loop *loop)
             loop->told_number = durable_number;
         } else if (has_more_to_dispatch || core_next_at_ms(loop->core) > loop->now_ms) {
             return;
+        } else if (time_left == 0) {
+            break; /* a cursor is open: peers have their turn before it goes on */
+        } else {
+            time_left--;
         }
         step(loop, &input);
     }
@@ -461,7 +468,7 @@ static int open_loop(struct loop *loop)
     loop->transport = transport_open(&loop->config->transport, &error);
     if (loop->transport == NULL) {
         (void)fprintf(stderr, "treadled: listen: %s\n", error.text);
-        return error.exit_code;
+        return error.exit_code == EX_OK ? EX_SOFTWARE : error.exit_code;
     }
     if (loop->signal_fd == -1 || !open_parts(loop)) {
         (void)fprintf(stderr, "treadled: start: out of memory; lower its limits\n");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
  * The broker's main loop: round after round, messages and time go into the core, its effects come
- * out (docs/ architecture.md, Rounds). One thread. An idle broker without peers sleeps for ever.
+ * out (docs/architecture.md, Rounds). One thread. An idle broker without peers sleeps for ever.
  */
 #ifndef TREADLE_SHELL_LOOP_H
 #define TREADLE_SHELL_LOOP_H

@@ -10,10 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MALFORMED_COUNT_MAX  10u
-#define MALFORMED_SPAN_MS    60000u
-#define OVER_LIMIT_COUNT_MAX 3u
-#define MISUSE_LOG_SPAN_MS   60000u
+#define MALFORMED_COUNT_MAX  10U
+#define MALFORMED_SPAN_MS    60000U
+#define OVER_LIMIT_COUNT_MAX 3U
+#define MISUSE_LOG_SPAN_MS   60000U
 
 /* Of one connection; zeros at its start. */
 struct misuse {

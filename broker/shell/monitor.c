@@ -17,7 +17,7 @@
 #include "common/base/assert.h"
 #include "common/base/queue.h"
 
-#define EVENT_COUNT_MAX 65536u
+#define EVENT_COUNT_MAX 65536U
 #define EVENT_SIZE      6 /* a 16-bit event, a 32-bit value */
 
 struct monitor {

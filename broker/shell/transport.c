@@ -22,11 +22,11 @@
 #include "common/base/map.h"
 
 #define NONE_FD             (-1)
-#define ROUTING_ID_SIZE     5u /* a zero byte and 32 bits: what libzmq gives a peer that chose none */
-#define CUT_DELAY_MS        50u /* what was sent before may still leave */
-#define RECHECK_MS          1u  /* of a socket that is said to have ended and is still there */
-#define DOUBT_MS            20u /* libzmq closes it right after it said so */
-#define UNSENT_RETRY_MS     5u  /* a ROUTER does not tell when one peer has room again */
+#define ROUTING_ID_SIZE     5U /* a zero byte and 32 bits: what libzmq gives a peer that chose none */
+#define CUT_DELAY_MS        50U /* what was sent before may still leave */
+#define RECHECK_MS          1U  /* of a socket that is said to have ended and is still there */
+#define DOUBT_MS            20U /* libzmq closes it right after it said so */
+#define UNSENT_RETRY_MS     5U  /* a ROUTER does not tell when one peer has room again */
 #define UNSENT_SIZE_MAX     (UINT64_C(16) << 20) /* of one peer, beyond its last message */
 #define UNSENT_ALL_SIZE_MAX (UINT64_C(512) << 20)
 #define IO_THREAD_COUNT     2
@@ -121,7 +121,7 @@ static bool set_options(void *router, const char *endpoint, uint64_t frame_size_
 
 static bool create_routers(struct transport *transport, const struct transport_config *config)
 {
-    srand(randombytes_random()); /* libzmq draws routing ids from rand() and never seeds it */
+    srand(randombytes_random()); /* libzmq draws routing ids from rand and never seeds it */
     transport->context = zmq_ctx_new();
     if (transport->context == NULL ||
         zmq_ctx_set(transport->context, ZMQ_IO_THREADS, IO_THREAD_COUNT) != 0) {

@@ -8,10 +8,10 @@
  * transport_forget(). Nothing here blocks but transport_wait(). One thread, beside the monitor's
  * own, which only fills a queue.
  *
- *     transport_wait()      until something arrives, a signal comes, or the time is over
- *     transport_collect()   what the monitor saw, cuts that are due, messages that found no room
- * before transport_receive()   the next message, until it says that there is none transport_ended()
- * connections that are gone and have nothing left to receive
+ *     transport_wait()       until something arrives, a signal comes, or the time is over
+ *     transport_collect()    what the monitor saw, cuts that are due, messages that had no room
+ *     transport_receive()    the next message, until it says that there is none
+ *     transport_ended()      connections that are gone and have nothing left to receive
  */
 #ifndef TREADLE_SHELL_TRANSPORT_H
 #define TREADLE_SHELL_TRANSPORT_H
@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ENDPOINT_COUNT_MAX 8u
+#define ENDPOINT_COUNT_MAX 8U
 #define PEER_TEXT_SIZE     64
 #define CONNECTION_NONE    UINT32_MAX
 
@@ -89,16 +89,15 @@ bool transport_receive(struct transport *transport, struct transport_message *me
 /* The number of a connection that has ended; false: no more. Call it when transport_receive() had
  * nothing left after transport_collect(), so that what the peer sent last is seen first. The number
  * is taken until transport_forget(). */
-bool transport_ended(struct transport *transport, uint32_t *connection);
-void transport_forget(struct transport *transport, uint32_t connection);
+bool transport_ended(struct transport *transport, uint32_t *number);
+void transport_forget(struct transport *transport, uint32_t number);
 
 /* Copies the frames. What finds no room waits, up to a bound, beyond which the peer is cut off. */
-void transport_send(struct transport *transport, uint32_t connection,
-                    const struct wire_frames *frames);
+void transport_send(struct transport *transport, uint32_t number, const struct wire_frames *frames);
 
 /* Cuts a connection off, a moment later, so that what was sent may still arrive. From now on
  * nothing is received from it or sent to it; that it has ended is told as always. */
-void transport_cut(struct transport *transport, uint32_t connection, uint64_t now_ms);
+void transport_cut(struct transport *transport, uint32_t number, uint64_t now_ms);
 
 /* The peer's address as text, of any bytes. */
 const char *transport_peer(const struct transport *transport, uint32_t connection);

@@ -3,9 +3,9 @@
  * The broker's sockets with real processes: peers that send rubbish, vanish, or choose their own
  * routing id.
  *
- * usage: e2e.broker_transport TREADLED             the tests
- *        e2e.broker_transport --worker ENDPOINT    a peer to be killed: says HELLO as a worker,
- * then sleeps
+ * usage: e2e.broker_transport TREADLED            the tests
+ *        e2e.broker_transport --worker ENDPOINT   a peer to be killed: HELLO as a worker, then
+ * sleep
  */
 #define _GNU_SOURCE
 
@@ -32,8 +32,6 @@
 
 #include "common/wire/message.h"
 
-extern char **environ;
-
 static const char *treadled_path;
 
 static uint64_t now_us(void)
@@ -56,6 +54,19 @@ struct broker {
     char endpoint[256];
 };
 
+/* Brokers that a failed test left behind are ended at the end. */
+static pid_t running[16];
+
+static void note_running(pid_t from, pid_t to)
+{
+    for (size_t i = 0; i < sizeof running / sizeof running[0]; i++) {
+        if (running[i] == from) {
+            running[i] = to;
+            return;
+        }
+    }
+}
+
 static struct broker given_a_broker_on(const char *listen)
 {
     struct broker broker = {0};
@@ -68,6 +79,7 @@ static struct broker given_a_broker_on(const char *listen)
                          strdup(listen), NULL};
     assert_int_equal(posix_spawn(&broker.pid, treadled_path, &actions, NULL, arguments, environ),
                      0);
+    note_running(0, broker.pid);
     for (int i = 0; arguments[i] != NULL; i++) {
         free(arguments[i]);
     }
@@ -91,6 +103,7 @@ static int exit_code_of(pid_t pid)
 {
     int status = 0;
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    note_running(pid, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
@@ -314,6 +327,68 @@ static void test_peer_that_chose_its_routing_id_is_not_admitted(void **unused)
     then_it_ends_cleanly(&broker);
 }
 
+/* Submits the same tasks again and again, and never reads an answer. */
+static void submit_without_reading(struct peer *peer, uint32_t message_count)
+{
+    static const uint8_t digest[16];
+    struct writer templates;
+    struct writer entries;
+    writer_init(&templates);
+    writer_init(&entries);
+    const struct wire_submit_template template = {.service = bytes_from_text("wc"),
+                                                  .task = bytes_from_text("count")};
+    assert_true(wire_submit_template_encode(&templates, &template));
+    for (uint32_t i = 0; i < ENTRY_COUNT_MAX; i++) {
+        struct wire_submit_entry entry = {.digest = {digest, sizeof digest}};
+        memcpy(entry.id.bytes, &i, sizeof i);
+        assert_true(wire_submit_entry_encode(&entries, &entry));
+    }
+    for (uint32_t i = 0; i < message_count; i++) {
+        struct message message = {.kind = MESSAGE_SUBMIT};
+        message.as.submit.templates = wire_list_from_writer(&templates, 1);
+        message.as.submit.entries = wire_list_from_writer(&entries, ENTRY_COUNT_MAX);
+        peer_send(peer, &message);
+    }
+    writer_free(&templates);
+    writer_free(&entries);
+}
+
+static void test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    struct peer *peer = malloc(sizeof *peer);
+    assert_non_null(peer);
+    peer_open(peer, broker.endpoint, NULL);
+    const int one = 1;
+    const int span_ms = 2000;
+    assert_int_equal(zmq_setsockopt(peer->socket, ZMQ_SNDTIMEO, &span_ms, sizeof span_ms), 0);
+    assert_int_equal(zmq_setsockopt(peer->socket, ZMQ_RCVHWM, &one, sizeof one), 0);
+    peer_hello(peer, ROLE_CLIENT);
+    const uint64_t started_at_us = now_us();
+    uint64_t longest_us = 0;
+    for (int i = 0; i < 200 && counter_of(&broker, "sends_dropped") == 0; i++) {
+        submit_without_reading(peer, 20);
+        const uint64_t begun_at_us = now_us();
+        (void)counter_of(&broker, "sends_waited");
+        const uint64_t span_us = now_us() - begun_at_us;
+        longest_us = span_us > longest_us ? span_us : longest_us;
+    }
+    print_message("the others waited at most %.1f ms\n", (double)longest_us / 1000);
+    assert_true(counter_of(&broker, "sends_dropped") > 0);
+    if (now_us() - started_at_us < 2500000) { /* else ZeroMQ's heartbeat was faster */
+        assert_true(counter_of(&broker, "sends_waited") > 0);
+        assert_int_equal(counter_of(&broker, "connections_cut"), 1);
+    }
+    assert_true(longest_us < 1000000);
+    peer_close(peer);
+    free(peer);
+    assert_int_equal(kill(broker.pid, SIGINT), 0); /* its tasks are never served */
+    sleep_ms(100);
+    assert_int_equal(kill(broker.pid, SIGINT), 0);
+    assert_int_equal(exit_code_of(broker.pid), 0);
+}
+
 /* is_connected of the worker named "victim"; -1: there is no such worker. */
 static int victim_is_connected(struct peer *observer)
 {
@@ -438,10 +513,10 @@ static uint64_t switches_of(pid_t pid)
                    (int)pid);
     FILE *out = popen(command, "r"); /* NOLINT(cert-env33-c): a fixed command */
     assert_non_null(out);
-    unsigned long long sum = 0;
-    assert_int_equal(fscanf(out, "%llu", &sum), 1);
+    char line[32] = "";
+    assert_non_null(fgets(line, sizeof line, out));
     (void)pclose(out);
-    return sum;
+    return strtoull(line, NULL, 10);
 }
 
 static void test_idle_broker_without_peers_sleeps(void **unused)
@@ -482,6 +557,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_tenth_malformed_message_cuts_the_peer_off),
         cmocka_unit_test(test_message_over_a_limit_is_refused_and_the_third_cuts_off),
         cmocka_unit_test(test_message_of_very_many_frames_does_no_harm),
+        cmocka_unit_test(test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits),
         cmocka_unit_test(test_peer_that_chose_its_routing_id_is_not_admitted),
         cmocka_unit_test(test_killed_peer_is_noticed_within_50_ms),
         cmocka_unit_test(test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too),
@@ -489,5 +565,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_plain_tcp_off_the_loopback_is_refused),
         cmocka_unit_test(test_idle_broker_without_peers_sleeps),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const int failed_count = cmocka_run_group_tests(tests, NULL, NULL);
+    for (size_t i = 0; i < sizeof running / sizeof running[0]; i++) {
+        if (running[i] != 0) {
+            (void)kill(running[i], SIGKILL);
+        }
+    }
+    return failed_count;
 }

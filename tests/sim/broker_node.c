@@ -28,8 +28,8 @@ static void configure(const struct sim *sim, struct core_config *config)
     const struct options *options = &sim->options;
     core_config_init(config);
     config->task_count_max = options->task_limit;
-    config->settled_count_max = options->settled_limit < 1000 ? options->settled_limit : 1000;
-    config->remembered_count_max = 4096;
+    config->settled_count_max = options->settled_limit;
+    config->remembered_count_max = TASK_COUNT_MAX;
     config->session_count_max = ORACLE_SESSION_COUNT;
     config->connection_count_max = CONNECTION_COUNT;
     config->service_count_max = SERVICE_COUNT_MAX + 1;
@@ -280,7 +280,7 @@ const char *broker_unrest(const struct sim *sim)
         !list_is_empty(&core->recalling_services) || core_has_more_to_dispatch(core)) {
         return "an open cursor";
     }
-    if (core->session_slab.live != sim->peer_count) {
+    if (core->session_slab.live != sim->options.workers + sim->options.clients) {
         return "sessions without a peer, or the reverse";
     }
     if (core->tenant_queue_slab.live != 0) {

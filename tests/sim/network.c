@@ -38,6 +38,7 @@ void network_on_connect(struct sim *sim, const struct event *event)
                                                    .peer = peer->number,
                                                    .life = peer->life};
     peer->connection = number;
+    peer->connection_serial = sim->next_serial;
     encoder_open(sim->broker.encoder, number);
     if (peer->worker != NULL) {
         worker_session_on_connected(peer->worker, sim->now_ms);
@@ -62,23 +63,54 @@ void network_cut(struct sim *sim, uint32_t number, bool is_silent)
     sim_at(sim, broker_ms, EVENT_BROKER_CUT, number, connection->serial);
 }
 
+void network_leave(struct sim *sim, struct peer *peer, bool is_silent)
+{
+    if (peer->connection == NONE) {
+        return;
+    }
+    if (sim->connections[peer->connection].serial == peer->connection_serial) {
+        network_cut(sim, peer->connection, is_silent);
+    }
+    peer->connection = NONE;
+}
+
+void network_close(struct sim *sim, struct peer *peer)
+{
+    if (peer->connection == NONE) {
+        return;
+    }
+    struct connection *connection = &sim->connections[peer->connection];
+    if (connection->serial == peer->connection_serial && !connection->is_cut) {
+        const uint64_t last_ms =
+            connection->to_broker_ms > sim->now_ms ? connection->to_broker_ms : sim->now_ms;
+        connection->is_cut = true;
+        connection->is_closing = true;
+        sim_at(sim, last_ms, EVENT_BROKER_CUT, peer->connection, connection->serial);
+    }
+    peer->connection = NONE;
+}
+
+static void tell_peer(struct sim *sim, struct peer *peer)
+{
+    peer->connection = NONE;
+    network_connect_later(sim, peer, 5 + sim_below(sim, 200));
+    if (peer->worker != NULL) {
+        worker_session_on_disconnected(peer->worker, sim->now_ms);
+        worker_run(sim, peer);
+    } else {
+        client_session_on_disconnected(peer->client, sim->now_ms);
+        client_run(sim, peer);
+    }
+}
+
 void network_on_peer_cut(struct sim *sim, const struct event *event)
 {
-    const struct connection *connection = &sim->connections[event->place];
-    /* The place may be in use again: then the peer has noticed in another way. */
     for (uint32_t i = 0; i < sim->peer_count; i++) {
         struct peer *peer = &sim->peers[i];
         if (peer->is_up && peer->connection == event->place &&
-            connection->serial == event->number) {
-            peer->connection = NONE;
-            if (peer->worker != NULL) {
-                worker_session_on_disconnected(peer->worker, sim->now_ms);
-                worker_run(sim, peer);
-            } else {
-                client_session_on_disconnected(peer->client, sim->now_ms);
-                client_run(sim, peer);
-            }
-            network_connect_later(sim, peer, 5 + sim_below(sim, 200));
+            peer->connection_serial == event->number) {
+            tell_peer(sim, peer);
+            return;
         }
     }
 }
@@ -86,7 +118,9 @@ void network_on_peer_cut(struct sim *sim, const struct event *event)
 bool network_is_current(const struct sim *sim, const struct event *event)
 {
     const struct connection *connection = &sim->connections[event->place];
-    return connection->is_used && connection->serial == event->number && !connection->is_cut;
+    const bool arrives = !connection->is_cut ||
+                         (connection->is_closing && event->kind == EVENT_TO_BROKER);
+    return connection->is_used && connection->serial == event->number && arrives;
 }
 
 /* ---- messages ---- */
@@ -124,9 +158,23 @@ static void send_once(struct sim *sim, const struct way *way, const struct wire_
                                                 .packet = packet_take(&sim->queue, frames)});
 }
 
+static void tell_message(const struct sim *sim, const struct way *way, uint32_t peer,
+                         const struct wire_frames *frames)
+{
+    char text[400];
+    struct message message;
+    if (!sim->is_verbose || message_decode(&message, frames, &wire_limits_protocol) != WIRE_OK) {
+        return;
+    }
+    (void)message_print(&message, text, sizeof text);
+    sim_tell(sim, "%s %s (%u) %s", way->kind == EVENT_TO_BROKER ? "from" : "  to",
+             sim->peers[peer].name, way->connection, text);
+}
+
 static void send_message(struct sim *sim, const struct way *way, const struct wire_frames *frames)
 {
     const struct connection *connection = &sim->connections[way->connection];
+    tell_message(sim, way, connection->peer, frames);
     sim_hash(sim, sim->now_ms ^ (uint64_t)way->kind << 56 ^ (uint64_t)way->connection << 48);
     for (size_t i = 0; i < frames->count; i++) {
         const struct bytes frame = frames->frames[i];
@@ -158,6 +206,9 @@ void network_to_broker(struct sim *sim, struct peer *peer, const struct wire_fra
         return;
     }
     struct connection *connection = &sim->connections[peer->connection];
+    if (connection->serial != peer->connection_serial) {
+        return; /* it has ended, and the peer does not know yet */
+    }
     const struct way way = {EVENT_TO_BROKER, peer->connection, &connection->to_broker_ms};
     send_message(sim, &way, frames);
 }

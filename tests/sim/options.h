@@ -70,9 +70,9 @@
     X(breaker_weight,         30,      1,      6,     0)                                           \
     X(drain_weight,           25,      1,      5,     0)                                           \
     /* limits of the broker and of libtreadle */                                                   \
-    X(task_limit,             30,      8,     60, 10000)                                           \
-    X(settled_limit,          30,      1,     30, 10000)                                           \
-    X(attempt_limit,          15,      2,     12,  1000)                                           \
+    X(task_limit,             30,      8,     60,   600)                                           \
+    X(settled_limit,          60,      1,     60,   600)                                           \
+    X(attempt_limit,          15,      2,     12,   600)                                           \
     X(window_count,           40,      1,      8,   512)                                           \
     X(visits,                 60,     16,    128,  1024)                                           \
     X(in_flight,              25,      3,     40,   400)

@@ -51,6 +51,14 @@ static struct oracle_lease *find_lease(struct oracle *oracle, uint64_t number)
     return lease->lease == number ? lease : NULL;
 }
 
+/* The live lease of a task that has one. */
+static struct oracle_lease *live_lease(struct oracle *oracle, const struct oracle_task *task)
+{
+    struct oracle_lease *lease = find_lease(oracle, task->lease);
+    TREADLE_ASSERT(lease != NULL);
+    return lease;
+}
+
 static struct oracle_lease *add_lease(struct oracle *oracle, uint64_t number)
 {
     const uint32_t place = lease_place(number);
@@ -374,6 +382,7 @@ static void before_message(struct sim *sim, const struct message *message)
         return;
     }
     session->expected_number++;
+    session->is_confirmed = true;
     oracle->is_in_turn = true;
     oracle->session = (uint32_t)(session - oracle->sessions);
     if (session->role == ROLE_CLIENT) {
@@ -393,6 +402,10 @@ static void before_message(struct sim *sim, const struct message *message)
 void oracle_before_step(struct sim *sim, const struct input *input)
 {
     struct oracle *oracle = &sim->oracle;
+    if (oracle->step_at_ms != sim->now_ms) {
+        oracle->previous_step_at_ms = oracle->step_at_ms;
+        oracle->step_at_ms = sim->now_ms;
+    }
     oracle->input = input;
     oracle->is_in_turn = false;
     oracle->session = NONE;
@@ -411,10 +424,18 @@ void oracle_before_step(struct sim *sim, const struct input *input)
 
 /* ---- records ---- */
 
+/* The core may have given the task's place to another one by now: only its sequence names it. */
 static struct oracle_task *task_of_record(struct sim *sim, const struct effect *effect)
 {
-    const struct task *task = &sim->broker.core->tasks[effect->task];
-    struct oracle_task *known = &sim->oracle.tasks[job_number(sim, &task->id)];
+    struct oracle *oracle = &sim->oracle;
+    if (effect->sequence >= ORACLE_TASK_COUNT) {
+        sim_violation(sim, "more tasks accepted than were submitted");
+    }
+    if (effect->code == RECORD_ACCEPTED) {
+        const struct task *task = &sim->broker.core->tasks[effect->task];
+        oracle->job_of_sequence[effect->sequence] = job_number(sim, &task->id);
+    }
+    struct oracle_task *known = &oracle->tasks[oracle->job_of_sequence[effect->sequence]];
     if (effect->code != RECORD_ACCEPTED && known->sequence != effect->sequence) {
         sim_violation(sim, "a record of a task that was not accepted");
     }
@@ -510,7 +531,7 @@ static void on_dispatched(struct sim *sim, const struct effect *effect, struct o
     const uint32_t job = (uint32_t)(task - oracle->tasks);
     check_dispatchable(sim, task, effect->value);
     if (task->lease != 0) { /* a doubtful one ends here */
-        struct oracle_lease *present = find_lease(oracle, task->lease);
+        struct oracle_lease *present = live_lease(oracle, task);
         end_live(sim, present);
         release_slot(sim, present);
     }
@@ -573,6 +594,10 @@ static struct oracle_lease *lease_that_ends(struct sim *sim, const struct effect
     struct oracle_lease *lease = task->lease != 0 ? find_lease(oracle, task->lease) : NULL;
     if (task->settled_record != 0 || lease == NULL) {
         sim_violation(sim, "an attempt of task %u fails, and it has no lease", job);
+    }
+    if (sim->broker.core->attempts[effect->attempt].lease != lease->lease) {
+        sim_violation(sim, "a failure of lease %u names another attempt",
+                      lease_place(lease->lease));
     }
     if (effect->failure != NULL && (effect->failure->lease != lease->lease ||
                                     !names_failure(sim, lease->lease) ||
@@ -652,7 +677,7 @@ static void on_succeeded(struct sim *sim, const struct effect *effect, struct or
 }
 
 /* Whether a task may settle as failed now. */
-static bool may_fail(const struct sim *sim, const struct oracle_task *task, enum failure_kind kind)
+static bool may_fail(const struct oracle_task *task, enum failure_kind kind)
 {
     if (kind != task->last_kind) {
         return false;
@@ -665,7 +690,7 @@ static bool may_fail(const struct sim *sim, const struct oracle_task *task, enum
     }
     return task->spent >= task->attempts_max || task->is_stopped ||
            (kind == FAILURE_CRASH && task->crashes >= CRASH_LIMIT) ||
-           (task->deadline_at_ms != NEVER && sim->now_ms < task->deadline_at_ms);
+           task->deadline_at_ms != NEVER; /* the retry would have begun after it */
 }
 
 static void check_outcome(struct sim *sim, const struct effect *effect,
@@ -677,9 +702,11 @@ static void check_outcome(struct sim *sim, const struct effect *effect,
     case TASK_SUCCEEDED:
         return; /* judged already */
     case TASK_FAILED:
-        if (!may_fail(sim, task, (enum failure_kind)effect->reason)) {
-            sim_violation(sim, "task %u fails (%s) after %u of %u attempts", job,
-                          failure_kind_text(effect->reason), task->spent, task->attempts_max);
+        if (!may_fail(task, (enum failure_kind)effect->reason)) {
+            sim_violation(sim, "task %u fails (%s, last %s) after %u of %u attempts, %u crashes, %u "
+                               "losses", job,
+                          failure_kind_text(effect->reason), failure_kind_text(task->last_kind),
+                          task->spent, task->attempts_max, task->crashes, task->losses);
         }
         return;
     case TASK_CANCELLED: {
@@ -717,9 +744,7 @@ static void on_settled(struct sim *sim, const struct effect *effect, struct orac
         on_succeeded(sim, effect, task);
     }
     check_outcome(sim, effect, task);
-    const uint64_t stall_ms =
-        sim->options.broker_stall_gap_ms > 0 ? sim->options.broker_stall_ms + 1 : 1;
-    if (task->deadline_at_ms != NEVER && sim->now_ms > task->deadline_at_ms + stall_ms) {
+    if (task->deadline_at_ms < oracle->previous_step_at_ms) {
         sim_violation(sim, "task %u settles %" PRIu64 " ms after its deadline", job,
                       sim->now_ms - task->deadline_at_ms);
     }
@@ -727,7 +752,7 @@ static void on_settled(struct sim *sim, const struct effect *effect, struct orac
     task->outcome = effect->status;
     task->kind = effect->reason;
     if (task->lease != 0) {
-        end_live(sim, find_lease(oracle, task->lease)); /* a zombie: it keeps its slot */
+        end_live(sim, live_lease(oracle, task)); /* a zombie: it keeps its slot */
     }
 }
 
@@ -785,7 +810,7 @@ static void note_held(struct sim *sim, uint32_t number, const struct wire_hello 
     }
     for (uint32_t i = 1; i <= last_place(oracle); i++) {
         struct oracle_lease *lease = &oracle->leases[i];
-        if (!lease->is_held || !is_held_by(oracle, lease, number)) {
+        if ((!lease->is_held && !lease->is_live) || !is_held_by(oracle, lease, number)) {
             continue;
         }
         bool is_named = false;
@@ -810,12 +835,13 @@ static void on_welcome(struct sim *sim, const struct effect *effect)
         sim_violation(sim, "a WELCOME without a HELLO");
     }
     const bool is_resumed = effect->status != 0;
-    if (is_resumed != session->is_live ||
-        (is_resumed && memcmp(session->incarnation, hello->incarnation.data, 16) != 0)) {
+    const bool is_same = session->is_live &&
+                         memcmp(session->incarnation, hello->incarnation.data, 16) == 0;
+    if (session->is_live != is_same || is_resumed != (is_same && session->is_confirmed)) {
         sim_violation(sim, "session %u is welcomed as %s", effect->session,
                       is_resumed ? "resumed" : "new");
     }
-    if (!is_resumed) {
+    if (!is_same) {
         uint32_t *settled = session->settled;
         const uint32_t capacity = session->settled_capacity;
         oracle->next_session_serial++;
@@ -834,13 +860,12 @@ static void on_welcome(struct sim *sim, const struct effect *effect)
     oracle->session_of_connection[effect->connection] = effect->session;
     session->expected_number = oracle->input->message->number + 1;
     session->granted = session->dispatched;
-    session->last_settled = 0;
     if (effect->number != session->dispatched) {
         sim_violation(sim, "WELCOME says %" PRIu64 " dispatches, there were %" PRIu64,
                       effect->number, session->dispatched);
     }
     if (session->role == ROLE_CLIENT) {
-        if (oracle->input->message->upto <= session->top_settled) {
+        if (is_resumed) {
             before_acknowledged(sim, session, oracle->input->message->upto);
         }
     } else {
@@ -1018,7 +1043,8 @@ static void sent_settled(struct sim *sim, struct oracle_session *session,
     for (; wire_settled_entry_next(&list, &entry); number++) {
         sent_settled_entry(sim, &entry);
         if (number <= session->last_settled) {
-            sim_violation(sim, "the numbers of SETTLED do not grow");
+            sim_violation(sim, "the numbers of SETTLED do not grow: %" PRIu64 " after %" PRIu64,
+                          number, session->last_settled);
         }
         const uint32_t job = job_of_id(&entry.id);
         if (number <= session->top_settled && session->settled[number] != job) {
@@ -1088,11 +1114,13 @@ static void sent_dispatch(struct sim *sim, uint32_t connection, struct wire_list
 void oracle_on_sent(struct sim *sim, uint32_t connection, const struct message *message)
 {
     struct oracle_session *session = session_of(&sim->oracle, connection);
-    if (session == NULL && message->kind != MESSAGE_REFUSED) {
-        sim_violation(sim, "%s goes to a connection without a session",
-                      message_kind_text(message->kind));
+    if (session == NULL) {
+        return; /* it has gone to another connection, or has ended, in this round */
     }
     switch ((unsigned)message->kind) { /* the others promise nothing */
+    case MESSAGE_WELCOME:
+        session->last_settled = 0;
+        return;
     case MESSAGE_ACCEPTED:
         sent_accepted(sim, message->as.accepted.entries);
         return;

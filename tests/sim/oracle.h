@@ -55,11 +55,11 @@ struct oracle_task {
     bool is_result_dropped;
     bool is_dropped;
     bool is_stopped; /* the handler said: no retry */
-    bool is_by_policy_stop; /* a retry would have begun after the deadline */
 };
 
 struct oracle_session {
     bool is_live;
+    bool is_confirmed; /* the peer has spoken in it */
     uint8_t role;
     uint32_t connection;
     uint64_t serial;
@@ -103,6 +103,7 @@ struct oracle_breaker {
 
 struct oracle {
     struct oracle_task tasks[ORACLE_TASK_COUNT];
+    uint32_t job_of_sequence[ORACLE_TASK_COUNT];
     struct oracle_session sessions[ORACLE_SESSION_COUNT];
     uint32_t session_of_connection[64];
     struct oracle_breaker breakers[ORACLE_SERVICE_COUNT];
@@ -111,6 +112,8 @@ struct oracle {
     uint64_t last_lease;
     uint64_t last_record;
     uint64_t durable_number;
+    uint64_t step_at_ms;
+    uint64_t previous_step_at_ms; /* the last one at an earlier instant */
     uint64_t next_session_serial;
     /* The step under way. */
     const struct input *input;

@@ -36,7 +36,8 @@
 struct connection {
     uint64_t serial;       /* of this use of the place */
     bool is_used;          /* the broker has not been told of its end */
-    bool is_cut;           /* nothing arrives any more */
+    bool is_cut;           /* nothing arrives any more ... */
+    bool is_closing;       /* ... but at the broker, what was sent before */
     uint32_t peer;
     uint64_t life;         /* of the peer when it connected */
     uint64_t to_broker_ms; /* arrivals keep their order, mostly */
@@ -49,6 +50,7 @@ struct peer {
     bool is_up;            /* the process runs */
     uint64_t life;         /* of its process */
     uint32_t connection;   /* NONE */
+    uint64_t connection_serial;
     uint64_t wake_at_ms;   /* the EVENT_WAKE_PEER that counts; UINT64_MAX */
     uint64_t stopped_until_ms; /* SIGSTOP: it gets no time */
     uint64_t apart_until_ms;   /* partition: nothing gets through */
@@ -93,6 +95,8 @@ struct job {
     bool is_made;
     bool is_concluded; /* its owner has learned what became of it */
     bool is_cancelled_here; /* before the broker heard of it */
+    bool is_orphaned; /* a client that has not heard of it may submit what the broker has */
+    bool is_last;     /* of the calm's end: must succeed */
     struct wire_submit_template fields;
     uint32_t body_size;
     uint8_t digest[16];
@@ -208,6 +212,12 @@ void network_to_peer(struct sim *sim, uint32_t connection, const struct wire_fra
 
 /* Cuts a connection: both sides learn of it, later if it is silent. */
 void network_cut(struct sim *sim, uint32_t connection, bool is_silent);
+
+/* The peer gives its connection up, if it has one: only the broker has still to learn of it. */
+void network_leave(struct sim *sim, struct peer *peer, bool is_silent);
+
+/* The peer closes its connection; what it has sent still arrives. */
+void network_close(struct sim *sim, struct peer *peer);
 void network_on_peer_cut(struct sim *sim, const struct event *event);
 
 /* The connection that this event is about still stands; else its packet was lost. */

@@ -18,8 +18,9 @@
 #include <string.h>
 #include <time.h>
 
-#define ROUND_COUNT_MAX 1000000u
-#define START_MS        1000000u
+#define ROUND_COUNT_MAX 1000000U
+#define START_MS        1000000U
+#define CORE_ALIGNMENT  64U
 
 /* ---- the core ---- */
 
@@ -59,15 +60,15 @@ struct core_driver *core_driver_create(const struct core_config *config)
     } else {
         driver->config = *config;
     }
-    const size_t size = core_memory_size(&driver->config);
-    driver->memory = aligned_alloc(64, size);
-    TREADLE_ASSERT(driver->memory != NULL);
-    memset(driver->memory, 0, size);
+    /* Zero pages that are touched as they fill, however large the configuration. */
+    driver->memory = grab(core_memory_size(&driver->config) + CORE_ALIGNMENT);
+    char *at = driver->memory;
+    at += (CORE_ALIGNMENT - (uintptr_t)at % CORE_ALIGNMENT) % CORE_ALIGNMENT;
     driver->effects = grab(sizeof *driver->effects);
     driver->peer_on = grab(sizeof(struct peer *) * driver->config.connection_count_max);
     driver->now_ms = START_MS;
     driver->next_task = 1;
-    driver->core = core_create(driver->memory, &driver->config, driver->now_ms);
+    driver->core = core_create(at, &driver->config, driver->now_ms);
     writer_init(&driver->list);
     writer_init(&driver->templates);
     writer_init(&driver->out);
@@ -184,7 +185,7 @@ static uint64_t clock_ns(void)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 void core_driver_step(struct core_driver *driver, const struct input *input)

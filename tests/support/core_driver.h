@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PEER_COUNT_MAX 64u
+#define PEER_COUNT_MAX 64U
 
 struct core_driver;
 
@@ -104,7 +104,7 @@ void core_driver_config(struct core_config *config);
 
 /* config NULL: the small one. Ends the test if memory is out. */
 struct core_driver *core_driver_create(const struct core_config *config);
-void core_driver_destroy(struct core_driver **driver);
+void core_driver_destroy(struct core_driver **reference);
 
 /* ---- steps ---- */
 
@@ -236,9 +236,9 @@ uint64_t expect_dispatch(struct peer *worker, uint32_t task, struct at_line at);
 void expect_settled(struct peer *client, uint32_t task, enum task_state state, struct at_line at);
 void expect_accepted(struct peer *client, uint32_t task, enum accept_status status, int reason,
                      struct at_line at);
-void expect_state(struct core_driver *driver, uint32_t task, enum task_state state,
+void expect_state(struct core_driver *driver, uint32_t number, enum task_state state,
                   struct at_line at);
-void expect_waits(struct core_driver *driver, uint32_t task, enum wait_reason reason,
+void expect_waits(struct core_driver *driver, uint32_t number, enum wait_reason reason,
                   struct at_line at);
 void expect_stale(struct peer *worker, uint64_t lease, bool is_stale, struct at_line at);
 

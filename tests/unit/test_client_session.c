@@ -369,6 +369,9 @@ static void test_refusal_for_a_limit_is_tried_again_after_the_span_it_names(void
     assert_false(client_session_wants_reconnect(session));
     when_time_passes_ms(1);
     then_it_sends(MESSAGE_HELLO);
+    when_time_passes_ms(1); /* the broker is silent only from now on */
+    assert_false(client_session_wants_reconnect(session));
+    assert_true(client_session_next_at_ms(session) > now_ms);
 }
 
 /* ---- numbers ---- */
@@ -383,7 +386,17 @@ static void test_doubled_message_is_dropped(void **unused)
     when_the_broker_settles(1, 1, 1);
     then_no_event_comes();
     assert_int_equal(figures().double_count, 1);
+    when_the_broker_says(MESSAGE_HEARTBEAT); /* and the count goes on where it was */
     assert_true(client_session_is_welcome(session));
+    broker_number--;
+    struct message refused = {.kind = MESSAGE_REFUSED, .number = broker_number};
+    refused.as.refused.code = REFUSED_LIMIT;
+    assert_int_equal(client_session_on_message(session, now_ms, &refused), TREADLE_OK);
+    then_no_event_comes();
+    assert_true(client_session_is_welcome(session));
+    broker_number += 2; /* one is lost, and the doubles did not hide it */
+    when_the_broker_says(MESSAGE_HEARTBEAT);
+    assert_false(client_session_is_welcome(session));
 }
 
 static void test_gap_says_hello_at_once_and_ignores_all_until_welcome(void **unused)
@@ -560,16 +573,21 @@ static void test_what_was_not_accepted_is_submitted_again_with_its_age(void **un
 static void test_deadline_counts_from_the_submission_and_not_from_the_sending(void **unused)
 {
     (void)unused;
+    static const uint64_t left_ms[] = {3000, 1, 4000};
     given_a_session_with(0, 0);
     when_it_submits_with(1, .deadline_ms = 5000);
     when_it_submits_with(2, .deadline_ms = 1000);
-    when_time_passes_ms(2050);
+    when_time_passes_ms(1000);
+    when_it_submits_with(3, .deadline_ms = 5000);
+    when_time_passes_ms(1050);
     client_session_on_connected(session, now_ms);
     then_it_sends(MESSAGE_HELLO);
     when_it_is_welcomed(false);
-    then_it_submits(2);
-    assert_int_equal(sent_template(sent_entry(0).template_index).policy.deadline_ms, 3000);
-    assert_int_equal(sent_template(sent_entry(1).template_index).policy.deadline_ms, 1);
+    then_it_submits(3);
+    for (unsigned i = 0; i < 3; i++) {
+        const struct wire_submit_template fields = sent_template(sent_entry(i).template_index);
+        assert_int_equal(fields.policy.deadline_ms, left_ms[i]);
+    }
 }
 
 static void test_accepted_is_told_only_when_asked_for(void **unused)
@@ -632,7 +650,25 @@ static void test_busy_is_tried_again_later_with_jitter(void **unused)
     assert_true(latest_ms - earliest_ms > 200);
 }
 
-static void test_many_busy_tasks_come_back_in_the_order_of_their_times(void **unused)
+/* Spread, without an order. */
+static uint64_t busy_span_ms(unsigned task)
+{
+    return 10 + (task * 7919U) % 300;
+}
+
+static uint32_t then_none_of_these_is_late(uint64_t busy_since_ms)
+{
+    struct wire_list list = sent.as.submit.entries;
+    struct wire_submit_entry entry;
+    while (wire_submit_entry_next(&list, &entry)) {
+        const unsigned task = entry.id.bytes[14] * 256U + entry.id.bytes[15];
+        assert_int_not_equal(task % 3, 0);
+        assert_in_range(now_ms - busy_since_ms, busy_span_ms(task), 2 * busy_span_ms(task));
+    }
+    return sent.as.submit.entries.count;
+}
+
+static void test_many_busy_tasks_come_back_each_in_its_time(void **unused)
 {
     (void)unused;
     given_a_welcome_session();
@@ -641,24 +677,39 @@ static void test_many_busy_tasks_come_back_in_the_order_of_their_times(void **un
     }
     then_it_submits(500);
     for (unsigned i = 0; i < 500; i++) {
-        when_the_broker_answers(i, ACCEPT_BUSY, 1 + (i * 37) % 300);
+        when_the_broker_answers(i, ACCEPT_BUSY, busy_span_ms(i));
     }
     for (unsigned i = 0; i < 500; i += 3) {
         assert_int_equal(client_session_cancel(session, id_of(i)), TREADLE_OK);
     }
+    const uint64_t busy_since_ms = now_ms;
     uint32_t back_count = 0;
-    uint64_t last_ms = now_ms;
     while (back_count < 333) {
-        const uint64_t at_ms = client_session_next_at_ms(session);
-        assert_in_range(at_ms, last_ms, last_ms + 1000);
-        last_ms = at_ms;
-        when_time_passes_ms(at_ms - now_ms);
-        when_the_broker_says(MESSAGE_HEARTBEAT);
-        while (it_sends()) {
-            back_count += sent.kind == MESSAGE_SUBMIT ? sent.as.submit.entries.count : 0;
-        }
+        assert_in_range(client_session_next_at_ms(session), now_ms + 1, now_ms + 1000);
+        when_time_passes_ms(client_session_next_at_ms(session) - now_ms);
+        then_it_sends(MESSAGE_SUBMIT);
+        back_count += then_none_of_these_is_late(busy_since_ms);
     }
     assert_int_equal(back_count, 333);
+}
+
+static void test_cancelling_one_that_waits_long_delays_none_that_waits_less(void **unused)
+{
+    (void)unused;
+    /* Wherever they wait, the last one takes the place of the one that leaves: among the long. */
+    static const uint64_t spans_ms[] = {10, 1000,  20,    5000,  5000,  30,
+                                        40, 20000, 20000, 20000, 20000, 100};
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 12; i++) {
+        when_it_submits(i);
+    }
+    then_it_submits(12);
+    for (unsigned i = 0; i < 12; i++) {
+        when_the_broker_answers(i, ACCEPT_BUSY, spans_ms[i]);
+    }
+    assert_int_equal(client_session_cancel(session, id_of(3)), TREADLE_OK);
+    when_time_passes_ms(200);
+    then_it_submits(5); /* those of 10 to 100 ms */
 }
 
 static void test_busy_is_told_to_who_asked_and_then_forgotten(void **unused)
@@ -837,19 +888,21 @@ static void test_what_is_taken_out_of_turn_waits_for_those_before_it(void **unus
 static void test_more_than_half_of_the_window_is_acknowledged_at_once_by_count(void **unused)
 {
     (void)unused;
-    given_a_welcome_session();
+    given_a_session_with(1 << 30, ENTRY_COUNT_MAX);
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed(false);
+    then_an_event_comes(CLIENT_EVENT_WELCOME);
     for (unsigned i = 1; i <= 600; i++) {
         when_it_submits(i);
     }
     then_it_submits(600);
     when_the_broker_settles(1, 1, 600);
-    for (unsigned i = 0; i < 300; i++) {
+    for (unsigned i = 0; i < 512; i++) {
         then_an_event_comes(CLIENT_EVENT_SETTLED);
     }
     then_it_is_silent();
-    for (unsigned i = 300; i < 513; i++) {
-        then_an_event_comes(CLIENT_EVENT_SETTLED);
-    }
+    then_an_event_comes(CLIENT_EVENT_SETTLED);
     then_it_sends(MESSAGE_HEARTBEAT);
     assert_int_equal(sent.upto, 513);
     then_it_is_silent();
@@ -1240,7 +1293,8 @@ int main(void)
         then_test(test_accepted_is_told_only_when_asked_for),
         then_test(test_what_the_broker_does_not_take_is_told_and_forgotten),
         then_test(test_busy_is_tried_again_later_with_jitter),
-        then_test(test_many_busy_tasks_come_back_in_the_order_of_their_times),
+        then_test(test_many_busy_tasks_come_back_each_in_its_time),
+        then_test(test_cancelling_one_that_waits_long_delays_none_that_waits_less),
         then_test(test_busy_is_told_to_who_asked_and_then_forgotten),
         then_test(test_same_id_is_one_task_and_another_content_a_conflict),
         then_test(test_following_what_was_submitted_detached_awaits_it),

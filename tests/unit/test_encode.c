@@ -13,7 +13,7 @@
 #include "broker/shell/encode.h"
 
 #define MESSAGE_MAX 64
-#define COPY_SIZE   (256 * 1024)
+#define COPY_SIZE   ((size_t)256 * 1024)
 #define CLIENT      1
 #define WORKER      2
 
@@ -158,6 +158,10 @@ static void when_the_round_ends(struct fixture *fixture)
     const struct input durable = {.kind = INPUT_DURABLE,
                                   .durable_number = store_flush(fixture->store)};
     step(fixture, &durable);
+    const struct input time = {.kind = INPUT_TIME};
+    while (core_next_at_ms(fixture->core) <= fixture->now_ms) {
+        step(fixture, &time);
+    }
     encoder_flush(fixture->encoder);
     store_release(fixture->store);
 }
@@ -260,26 +264,32 @@ static void when_it_succeeds(struct fixture *fixture, const struct message *disp
     free(result);
 }
 
-static const struct sent *sent_of_kind(const struct fixture *fixture, enum message_kind kind,
-                                       uint32_t index)
+static uint32_t count_of_kind(const struct fixture *fixture, enum message_kind kind)
 {
+    uint32_t count = 0;
     for (uint32_t i = 0; i < fixture->sent_count; i++) {
-        if (fixture->sent[i].message.kind == kind) {
-            if (index == 0) {
-                return &fixture->sent[i];
-            }
-            index--;
-        }
+        count += fixture->sent[i].message.kind == kind ? 1 : 0;
     }
-    return NULL;
+    return count;
+}
+
+/* The message of this kind with this index. */
+static const struct sent *then_sent(const struct fixture *fixture, enum message_kind kind,
+                                    uint32_t index)
+{
+    uint32_t place = 0;
+    assert_true(count_of_kind(fixture, kind) > index);
+    while (fixture->sent[place].message.kind != kind || index > 0) {
+        index -= fixture->sent[place].message.kind == kind ? 1 : 0;
+        place++;
+    }
+    return &fixture->sent[place];
 }
 
 static const struct message *then_there_is(const struct fixture *fixture, enum message_kind kind)
 {
-    const struct sent *sent = sent_of_kind(fixture, kind, 0);
-    assert_non_null(sent);
-    assert_null(sent_of_kind(fixture, kind, 1));
-    return &sent->message;
+    assert_int_equal(count_of_kind(fixture, kind), 1);
+    return &then_sent(fixture, kind, 0)->message;
 }
 
 /* ---- tests ---- */
@@ -334,10 +344,8 @@ static void test_message_that_is_full_goes_out_and_the_next_one_begins(void **un
     when_tasks_are_submitted(fixture, 1000, 10);
     when_tasks_are_submitted(fixture, 500, 10);
     when_the_round_ends(fixture);
-    const struct sent *first = sent_of_kind(fixture, MESSAGE_ACCEPTED, 0);
-    const struct sent *second = sent_of_kind(fixture, MESSAGE_ACCEPTED, 1);
-    assert_non_null(first);
-    assert_non_null(second);
+    const struct sent *first = then_sent(fixture, MESSAGE_ACCEPTED, 0);
+    const struct sent *second = then_sent(fixture, MESSAGE_ACCEPTED, 1);
     assert_int_equal(first->message.as.accepted.entries.count, ENTRY_COUNT_MAX);
     assert_int_equal(second->message.as.accepted.entries.count, 1500 - ENTRY_COUNT_MAX);
     assert_int_equal(second->message.number, first->message.number + 1);
@@ -411,8 +419,7 @@ static void test_large_results_are_frames_that_were_not_copied(void **unused)
     when_the_round_ends(fixture);
     when_it_succeeds(fixture, then_there_is(fixture, MESSAGE_DISPATCH), 100000);
     when_the_round_ends(fixture);
-    const struct sent *settled = sent_of_kind(fixture, MESSAGE_SETTLED, 0);
-    assert_non_null(settled);
+    const struct sent *settled = then_sent(fixture, MESSAGE_SETTLED, 0);
     assert_int_equal(settled->frames.count, 2);
     struct store_view view;
     const struct core *core = fixture->core;

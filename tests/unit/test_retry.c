@@ -10,8 +10,8 @@
 
 #include <string.h>
 
-#define DRAW_COUNT   100000u
-#define BUCKET_COUNT 50u
+#define DRAW_COUNT   100000U
+#define BUCKET_COUNT 50U
 
 static struct prng prng;
 

@@ -10,7 +10,7 @@
 
 #include "broker/shell/store/store.h"
 
-#define TASK_COUNT 64
+#define TASK_COUNT 64U
 
 /* As much of a core as the store looks at. */
 struct fixture {
@@ -296,7 +296,7 @@ static void test_every_byte_is_accounted_for(void **unused)
         settle(fixture, task, "some result");
     }
     assert_int_equal(store_counts(fixture->store).task_count, TASK_COUNT);
-    assert_true(store_counts(fixture->store).byte_count > TASK_COUNT * 100);
+    assert_true(store_counts(fixture->store).byte_count > TASK_COUNT * UINT64_C(100));
     for (uint32_t task = 0; task < TASK_COUNT; task++) {
         drop(fixture, task);
     }

@@ -313,8 +313,9 @@ static void history_add(struct store *store, struct history *history, struct par
 {
     if (history->count == ATTEMPT_HISTORY_MAX) {
         part_drop(store, &history->errors[1]);
-        memmove(&history->errors[1], &history->errors[2],
-                (ATTEMPT_HISTORY_MAX - 2) * sizeof history->errors[0]);
+        for (uint32_t i = 1; i + 1 < ATTEMPT_HISTORY_MAX; i++) {
+            history->errors[i] = history->errors[i + 1];
+        }
         history->count--;
         store->counts.error_dropped++;
     }

@@ -4,11 +4,10 @@
  * times. The core emits records, the shell appends them here, and the store says up to which number
  * they survive:
  *
- *     store_append(store, core, effect, unix_ms)       each EFFECT_PERSIST, in order
- *     store_flush(store)                               end of a round; the number that is durable
- * then store_find(store, task, sequence, &view)         what a message about the task needs
- *     store_release(store)                             once all messages that point into the store
- * have gone
+ *     store_append(store, core, effect, unix_ms)    each EFFECT_PERSIST, in order
+ *     store_flush(store)                            end of a round: the number durable then
+ *     store_find(store, task, sequence, &view)      what a message about the task needs
+ *     store_release(store)                          all messages that point into it have gone
  *
  * A task is named by its sequence; its number in the core says where to look first. One thread at a
  * time.
