@@ -38,7 +38,8 @@ void map_add(struct map *map, uint64_t hash, uint32_t value);
 /* Removes the value that was added under this hash; it must be there. */
 void map_remove(struct map *map, uint64_t hash, uint32_t value);
 
-/* Puts another value in the place of one that was added under this hash; both are of the same key. */
+/* Puts another value in the place of one that was added under this hash; both are of the same key.
+ */
 void map_replace(struct map *map, uint64_t hash, uint32_t value, uint32_t by);
 
 /* Asks for the memory of a hash's home before it is needed. */
