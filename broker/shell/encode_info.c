@@ -356,6 +356,14 @@ static void add_counter(struct encoder *encoder, const char *name, uint64_t valu
     note(encoder, wire_counter_encode(&encoder->scratch[1], &counter));
 }
 
+/* For how long back an id is surely remembered. */
+static uint64_t dedup_window_ms(const struct core *core)
+{
+    const uint64_t remembered_ms = core->now_ms - core->fate_horizon_ms;
+    const uint64_t window_ms = core->config.dedup_window_ms;
+    return remembered_ms < window_ms ? remembered_ms : window_ms;
+}
+
 static void add_counters(struct encoder *encoder)
 {
     const struct core *core = encoder->core;
@@ -367,6 +375,7 @@ static void add_counters(struct encoder *encoder)
     add_counter(encoder, "tasks_settled", core->settled_count);
     add_counter(encoder, "bytes_unsettled", core->unsettled_bytes);
     add_counter(encoder, "bytes_settled", core->settled_bytes);
+    add_counter(encoder, "dedup_window_ms", dedup_window_ms(core));
     add_counter(encoder, "attempts_live", core->attempt_slab.live);
     add_counter(encoder, "sessions", core->session_slab.live);
     add_counter(encoder, "services", core->service_count);
