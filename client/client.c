@@ -63,6 +63,7 @@ __attribute__((format(printf, 2, 3))) static void set_error(treadle_client *clie
 {
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
     (void)vsnprintf(client->error, sizeof(client->error), format, arguments);
     va_end(arguments);
 }

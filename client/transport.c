@@ -60,6 +60,7 @@ __attribute__((format(printf, 2, 3))) static void set_text(struct transport *tra
 {
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
     (void)vsnprintf(transport->text, sizeof(transport->text), format, arguments);
     va_end(arguments);
 }

@@ -328,20 +328,14 @@ struct listing {
 
 /* ---- counters: X(name) ---- */
 
+/* clang-format off */
 #define COUNTERS(X)                                                                                \
-    X(submitted)                                                                                   \
-    X(accepted)                                                                                    \
-    X(existing)                                                                                    \
-    X(conflict)                                                                                    \
-    X(busy)                                                                                        \
-    X(refused)                                                                                     \
-    X(fate_unknown)                                                                                \
-    X(dispatched)                                                                                  \
-    X(succeeded) X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed)                   \
-        X(attempts_timeout) X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late)        \
-            X(recalled) X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)  \
-                X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted)        \
-                    X(messages)
+    X(submitted) X(accepted) X(existing) X(conflict) X(busy) X(refused) X(fate_unknown)            \
+    X(dispatched) X(succeeded) X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed)     \
+    X(attempts_timeout) X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late)            \
+    X(recalled) X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)          \
+    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted) X(messages)
+/* clang-format on */
 struct counters {
 #define COUNTER_FIELD(name) uint64_t name;
     COUNTERS(COUNTER_FIELD)

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,7 +85,7 @@ static bool pass(int from, int to)
 static void serve(const struct pollfd *polled)
 {
     for (int i = pair_count - 1; i >= 0; i--) {
-        const struct pollfd *ends = polled + 2 * i;
+        const struct pollfd *ends = &polled[(ptrdiff_t)2 * i];
         const bool is_up = (ends[0].revents == 0 || pass(pairs[i].fds[0], pairs[i].fds[1])) &&
                            (ends[1].revents == 0 || pass(pairs[i].fds[1], pairs[i].fds[0]));
         if (!is_up) {
@@ -102,7 +103,7 @@ static void run(int listener, int signals, uint16_t port)
             polled[2 + 2 * i] = (struct pollfd){.fd = pairs[i].fds[0], .events = POLLIN};
             polled[3 + 2 * i] = (struct pollfd){.fd = pairs[i].fds[1], .events = POLLIN};
         }
-        if (poll(polled, (nfds_t)(2 + 2 * pair_count), -1) < 0 && errno != EINTR) {
+        if (poll(polled, 2 + (nfds_t)pair_count * 2, -1) < 0 && errno != EINTR) {
             return;
         }
         serve(polled + 2);
@@ -132,11 +133,11 @@ int main(int count, char **arguments)
     struct sockaddr_in address = loopback(0);
     socklen_t size = sizeof address;
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (sigprocmask(SIG_BLOCK, &signals, NULL) != 0 || listener == -1 ||
+    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0 || listener == -1 ||
         bind(listener, (const struct sockaddr *)&address, sizeof address) != 0 ||
         listen(listener, 16) != 0 ||
         getsockname(listener, (struct sockaddr *)&address, &size) != 0) {
-        perror("cut_proxy");
+        (void)fprintf(stderr, "cut_proxy: %s\n", strerrordesc_np(errno));
         return EXIT_FAILURE;
     }
     printf("listening tcp://127.0.0.1:%d\n", ntohs(address.sin_port));

@@ -231,8 +231,7 @@ void broker_on_packet(struct sim *sim, const struct event *event)
     const struct wire_limits limits = {.body_size_max = BODY_SIZE_DEFAULT,
                                        .entry_count_max = ENTRY_COUNT_MAX,
                                        .message_size_max = BODY_SIZE_DEFAULT};
-    const enum wire_status status =
-        message_decode(&sim->decoded, &event->packet->frames, &limits);
+    const enum wire_status status = message_decode(&sim->decoded, &event->packet->frames, &limits);
     if (status != WIRE_OK) {
         sim_violation(sim, "peer %u sends what is %s (field %s)", connection->peer,
                       wire_status_text(status),

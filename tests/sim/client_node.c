@@ -29,6 +29,8 @@ void client_start(struct sim *sim, struct peer *peer)
         .host = bytes_from_text("host"),
         .seed = prng_next(&sim->prng),
         .in_flight_max = sim->options.in_flight,
+        .window_count =
+            sim->options.window_count, /* as the broker's: else it waits for heartbeats */
     };
     memcpy(config.incarnation, &peer->life, sizeof peer->life);
     peer->client = client_session_create(&config);
@@ -166,8 +168,8 @@ static void submit_new(struct sim *sim, struct peer *peer)
 {
     const uint32_t count = 1 + sim_below(sim, sim->options.batch);
     for (uint32_t i = 0; i < count && sim->job_count < sim->job_count_max; i++) {
-        struct job *job = make_job(sim, peer, sim_below(sim, sim->options.services),
-                                   sim_below(sim, KIND_COUNT));
+        struct job *job =
+            make_job(sim, peer, sim_below(sim, sim->options.services), sim_below(sim, KIND_COUNT));
         draw_job(sim, job);
         submit(sim, peer, job, false);
     }
@@ -459,8 +461,7 @@ static void on_accepted(struct sim *sim, struct peer *peer, struct job *job,
         return;
     case ACCEPT_REFUSED:
         if (event->reason != REFUSED_ID_TAKEN || is_of_same_owner(sim, peer, job)) {
-            sim_violation(sim, "task %u is refused: %s", number,
-                          busy_reason_text(event->reason));
+            sim_violation(sim, "task %u is refused: %s", number, busy_reason_text(event->reason));
         }
         *wish = WISH_NONE;
         return;
@@ -495,8 +496,8 @@ static void on_event(struct sim *sim, struct peer *peer, const struct client_eve
     const uint32_t number = job_of_id(&event->id);
     TREADLE_ASSERT(number < sim->job_count);
     struct job *job = &sim->jobs[number];
-    sim_tell(sim, "%s hears of task %u: event %d, status %u", peer->name, number,
-             (int)event->kind, (unsigned)event->status);
+    sim_tell(sim, "%s hears of task %u: event %d, status %u", peer->name, number, (int)event->kind,
+             (unsigned)event->status);
     if (event->kind == CLIENT_EVENT_SETTLED) {
         on_settled(sim, peer, job, event);
     } else if (event->kind == CLIENT_EVENT_AWAITED) {

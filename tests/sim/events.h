@@ -10,22 +10,22 @@
 #include "common/wire/message.h"
 
 enum event_kind {
-    EVENT_TO_BROKER,         /* a packet arrives: connection, serial */
-    EVENT_TO_PEER,           /* the same */
-    EVENT_BROKER_CUT,        /* the broker learns that a connection has ended */
-    EVENT_PEER_CUT,          /* the peer does */
-    EVENT_CONNECT,           /* a peer connects: peer, its life */
-    EVENT_WAKE_PEER,         /* a session's clock: peer */
-    EVENT_WAKE_BROKER,       /* the core's clock */
-    EVENT_DURABLE,           /* number */
-    EVENT_ROUND_END,         /* of the broker, after all that arrived at this instant */
-    EVENT_HANDLER_START,     /* number: lease */
-    EVENT_HANDLER_PROGRESS,  /* number: lease */
-    EVENT_HANDLER_END,       /* number: lease */
-    EVENT_APPLICATION,       /* a client's application does something: peer */
-    EVENT_RESTART,           /* a peer's process begins: peer */
-    EVENT_FAULT,             /* number: enum fault */
-    EVENT_CALM,              /* no more faults */
+    EVENT_TO_BROKER,        /* a packet arrives: connection, serial */
+    EVENT_TO_PEER,          /* the same */
+    EVENT_BROKER_CUT,       /* the broker learns that a connection has ended */
+    EVENT_PEER_CUT,         /* the peer does */
+    EVENT_CONNECT,          /* a peer connects: peer, its life */
+    EVENT_WAKE_PEER,        /* a session's clock: peer */
+    EVENT_WAKE_BROKER,      /* the core's clock */
+    EVENT_DURABLE,          /* number */
+    EVENT_ROUND_END,        /* of the broker, after all that arrived at this instant */
+    EVENT_HANDLER_START,    /* number: lease */
+    EVENT_HANDLER_PROGRESS, /* number: lease */
+    EVENT_HANDLER_END,      /* number: lease */
+    EVENT_APPLICATION,      /* a client's application does something: peer */
+    EVENT_RESTART,          /* a peer's process begins: peer */
+    EVENT_FAULT,            /* number: enum fault */
+    EVENT_CALM,             /* no more faults */
 };
 
 /* One message on its way: a copy of its frames. */

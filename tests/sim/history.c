@@ -31,6 +31,7 @@ static void fault_later(struct sim *sim, enum fault fault)
         FAULTS(FAULT_GAP)
 #undef FAULT_GAP
     };
+    TREADLE_ASSERT((unsigned)fault < FAULT_COUNT);
     if (gaps[fault] > 0) {
         sim_at(sim, sim->now_ms + 1 + sim_below(sim, 2 * gaps[fault]), EVENT_FAULT, 0, fault);
     }
@@ -324,8 +325,7 @@ static struct peer *peer_of(struct sim *sim, const struct event *event)
         const struct connection *connection = &sim->connections[event->place];
         struct peer *peer = &sim->peers[connection->peer];
         const bool is_theirs = network_is_current(sim, event) && peer->is_up &&
-                               peer->life == connection->life &&
-                               peer->connection == event->place;
+                               peer->life == connection->life && peer->connection == event->place;
         return is_theirs ? peer : NULL;
     }
     case EVENT_WAKE_PEER:

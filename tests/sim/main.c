@@ -24,6 +24,12 @@ static void print_place(const struct sim *sim)
                   sim->now_ms - STARTED_AT_MS, sim->is_calm ? " (calm)" : "");
 }
 
+static _Noreturn void end_badly(void)
+{
+    (void)fflush(stderr);
+    _Exit(1); /* nothing is to be put in order, and leaks are none of the point */
+}
+
 void sim_violation(const struct sim *sim, const char *format, ...)
 {
     va_list arguments;
@@ -32,7 +38,7 @@ void sim_violation(const struct sim *sim, const char *format, ...)
     (void)vfprintf(stderr, format, arguments);
     (void)fputc('\n', stderr);
     va_end(arguments);
-    exit(1);
+    end_badly();
 }
 
 void sim_tell(const struct sim *sim, const char *format, ...)
@@ -55,7 +61,7 @@ _Noreturn void treadle_assert_failed(const char *expression, const char *file, i
         print_place(present);
     }
     (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, expression);
-    exit(1);
+    end_badly();
 }
 
 struct arguments {

@@ -33,10 +33,8 @@ void network_on_connect(struct sim *sim, const struct event *event)
         return;
     }
     sim->next_serial++;
-    sim->connections[number] = (struct connection){.serial = sim->next_serial,
-                                                   .is_used = true,
-                                                   .peer = peer->number,
-                                                   .life = peer->life};
+    sim->connections[number] = (struct connection){
+        .serial = sim->next_serial, .is_used = true, .peer = peer->number, .life = peer->life};
     peer->connection = number;
     peer->connection_serial = sim->next_serial;
     encoder_open(sim->broker.encoder, number);
@@ -118,8 +116,8 @@ void network_on_peer_cut(struct sim *sim, const struct event *event)
 bool network_is_current(const struct sim *sim, const struct event *event)
 {
     const struct connection *connection = &sim->connections[event->place];
-    const bool arrives = !connection->is_cut ||
-                         (connection->is_closing && event->kind == EVENT_TO_BROKER);
+    const bool arrives =
+        !connection->is_cut || (connection->is_closing && event->kind == EVENT_TO_BROKER);
     return connection->is_used && connection->serial == event->number && arrives;
 }
 

@@ -157,8 +157,7 @@ static void judge_closed(struct sim *sim, struct oracle_breaker *breaker, enum v
     }
     part->failures++;
     breaker->failures_run++;
-    breaker->must_open =
-        breaker->mode == BREAKER_AUTO && window_says_open(breaker, sim->now_ms);
+    breaker->must_open = breaker->mode == BREAKER_AUTO && window_says_open(breaker, sim->now_ms);
 }
 
 /* The end of a lease as the broker has recorded it. */
@@ -190,8 +189,7 @@ static void on_breaker_opened(struct sim *sim, struct oracle_breaker *breaker)
         return; /* open already: a person holds it so */
     }
     const bool was_half_open = breaker->state == BREAKER_HALF_OPEN;
-    breaker->cooldown_ms =
-        was_half_open && breaker->must_open ? 2 * breaker->cooldown_ms : 10000;
+    breaker->cooldown_ms = was_half_open && breaker->must_open ? 2 * breaker->cooldown_ms : 10000;
     if (breaker->cooldown_ms > 300000) {
         breaker->cooldown_ms = 300000;
     }
@@ -235,10 +233,9 @@ static bool has_probe_success(struct sim *sim, uint32_t service)
 
 static void on_breaker_closed(struct sim *sim, struct oracle_breaker *breaker, uint32_t service)
 {
-    const bool is_earned =
-        breaker->state == BREAKER_HALF_OPEN &&
-        (breaker->probe_successes >= 5 ||
-         (breaker->probe_successes == 4 && has_probe_success(sim, service)));
+    const bool is_earned = breaker->state == BREAKER_HALF_OPEN &&
+                           (breaker->probe_successes >= 5 ||
+                            (breaker->probe_successes == 4 && has_probe_success(sim, service)));
     if (!is_earned && !breaker->is_ordered) {
         sim_violation(sim, "a breaker closes after %u successes of probes",
                       breaker->probe_successes);
@@ -490,8 +487,9 @@ static void check_gate(struct sim *sim, struct oracle_task *task, struct oracle_
         release_overdue(sim);
     }
     if (breaker->probes_in_flight >= probes_allowed(breaker)) {
-        sim_violation(sim, "a half-open breaker hands out a probe beside %u in flight, after %u "
-                           "successes",
+        sim_violation(sim,
+                      "a half-open breaker hands out a probe beside %u in flight, after %u "
+                      "successes",
                       breaker->probes_in_flight, breaker->probe_successes);
     }
     lease->is_probe = true;
@@ -502,8 +500,7 @@ static void check_dispatchable(struct sim *sim, const struct oracle_task *task, 
 {
     struct oracle *oracle = &sim->oracle;
     const uint32_t job = (uint32_t)(task - oracle->tasks);
-    const struct oracle_lease *present =
-        task->lease != 0 ? find_lease(oracle, task->lease) : NULL;
+    const struct oracle_lease *present = task->lease != 0 ? find_lease(oracle, task->lease) : NULL;
     if (task->settled_record != 0) {
         sim_violation(sim, "task %u is handed out after it has settled", job);
     }
@@ -599,9 +596,9 @@ static struct oracle_lease *lease_that_ends(struct sim *sim, const struct effect
         sim_violation(sim, "a failure of lease %u names another attempt",
                       lease_place(lease->lease));
     }
-    if (effect->failure != NULL && (effect->failure->lease != lease->lease ||
-                                    !names_failure(sim, lease->lease) ||
-                                    !is_held_by(oracle, lease, oracle->session))) {
+    if (effect->failure != NULL &&
+        (effect->failure->lease != lease->lease || !names_failure(sim, lease->lease) ||
+         !is_held_by(oracle, lease, oracle->session))) {
         sim_violation(sim, "a late failure changes task %u (lease %u, its own is %u)", job,
                       lease_place(effect->failure->lease), lease_place(lease->lease));
     }
@@ -703,16 +700,18 @@ static void check_outcome(struct sim *sim, const struct effect *effect,
         return; /* judged already */
     case TASK_FAILED:
         if (!may_fail(task, (enum failure_kind)effect->reason)) {
-            sim_violation(sim, "task %u fails (%s, last %s) after %u of %u attempts, %u crashes, %u "
-                               "losses", job,
-                          failure_kind_text(effect->reason), failure_kind_text(task->last_kind),
-                          task->spent, task->attempts_max, task->crashes, task->losses);
+            sim_violation(sim,
+                          "task %u fails (%s, last %s) after %u of %u attempts, %u crashes, %u "
+                          "losses",
+                          job, failure_kind_text(effect->reason),
+                          failure_kind_text(task->last_kind), task->spent, task->attempts_max,
+                          task->crashes, task->losses);
         }
         return;
     case TASK_CANCELLED: {
-        const bool is_asked = task->intent_record != 0 || task->last_kind == FAILURE_CANCELLED ||
-                              (sim->oracle.is_in_turn &&
-                               sim->oracle.input->message->kind == MESSAGE_CANCEL);
+        const bool is_asked =
+            task->intent_record != 0 || task->last_kind == FAILURE_CANCELLED ||
+            (sim->oracle.is_in_turn && sim->oracle.input->message->kind == MESSAGE_CANCEL);
         if (!is_asked) {
             sim_violation(sim, "task %u is cancelled, and nobody asked for it", job);
         }
@@ -835,8 +834,8 @@ static void on_welcome(struct sim *sim, const struct effect *effect)
         sim_violation(sim, "a WELCOME without a HELLO");
     }
     const bool is_resumed = effect->status != 0;
-    const bool is_same = session->is_live &&
-                         memcmp(session->incarnation, hello->incarnation.data, 16) == 0;
+    const bool is_same =
+        session->is_live && memcmp(session->incarnation, hello->incarnation.data, 16) == 0;
     if (session->is_live != is_same || is_resumed != (is_same && session->is_confirmed)) {
         sim_violation(sim, "session %u is welcomed as %s", effect->session,
                       is_resumed ? "resumed" : "new");
@@ -890,23 +889,30 @@ static void on_session_end(struct sim *sim, uint32_t number)
     }
 }
 
+static void on_breaker_log(struct sim *sim, const struct effect *effect)
+{
+    TREADLE_ASSERT(effect->service < ORACLE_SERVICE_COUNT);
+    struct oracle_breaker *breaker = &sim->oracle.breakers[effect->service];
+    if (effect->code == LOG_BREAKER_OPENED) {
+        on_breaker_opened(sim, breaker);
+    } else if (effect->code == LOG_BREAKER_PROBING) {
+        on_breaker_probing(sim, breaker);
+    } else {
+        on_breaker_closed(sim, breaker, effect->service);
+    }
+}
+
 static void on_log(struct sim *sim, const struct effect *effect)
 {
-    struct oracle_breaker *breaker =
-        effect->service != NONE ? &sim->oracle.breakers[effect->service] : NULL;
     switch ((unsigned)effect->code) { /* the others say what records say too */
     case LOG_SESSION_LOST:
     case LOG_SESSION_ENDED:
         on_session_end(sim, effect->session);
         return;
     case LOG_BREAKER_OPENED:
-        on_breaker_opened(sim, breaker);
-        return;
     case LOG_BREAKER_PROBING:
-        on_breaker_probing(sim, breaker);
-        return;
     case LOG_BREAKER_CLOSED:
-        on_breaker_closed(sim, breaker, effect->service);
+        on_breaker_log(sim, effect);
         return;
     default:
         return;
@@ -926,23 +932,31 @@ void oracle_on_effect(struct sim *sim, const struct effect *effect)
 
 /* ---- after a step ---- */
 
-static void check_slots(struct sim *sim, bool is_last)
+/* A worker session with more leases than the broker counts slots in use; NONE. */
+static uint32_t find_uncounted(const struct sim *sim)
 {
-    struct oracle *oracle = &sim->oracle;
     const struct core *core = sim->broker.core;
     for (uint32_t i = 0; i < ORACLE_SESSION_COUNT; i++) {
-        const struct oracle_session *session = &oracle->sessions[i];
-        if (!session->is_live || session->role != ROLE_WORKER ||
-            core->sessions[i].in_use >= session->held_count) {
-            continue;
+        const struct oracle_session *session = &sim->oracle.sessions[i];
+        if (session->is_live && session->role == ROLE_WORKER &&
+            core->sessions[i].in_use < session->held_count) {
+            return i;
         }
-        if (is_last) {
-            sim_violation(sim, "worker session %u holds %u leases, the broker counts %u slots", i,
-                          session->held_count, core->sessions[i].in_use);
-        }
-        release_overdue(sim);
-        check_slots(sim, true);
+    }
+    return NONE;
+}
+
+static void check_slots(struct sim *sim)
+{
+    if (find_uncounted(sim) == NONE) {
         return;
+    }
+    release_overdue(sim);
+    const uint32_t number = find_uncounted(sim);
+    if (number != NONE) {
+        sim_violation(sim, "worker session %u holds %u leases, the broker counts %u slots", number,
+                      sim->oracle.sessions[number].held_count,
+                      sim->broker.core->sessions[number].in_use);
     }
 }
 
@@ -959,7 +973,7 @@ void oracle_after_step(struct sim *sim)
             sim_violation(sim, "the breaker of service %u has to close, and does not", i);
         }
     }
-    check_slots(sim, false);
+    check_slots(sim);
     oracle->input = NULL;
 }
 
@@ -968,8 +982,9 @@ void oracle_after_step(struct sim *sim)
 static void need_durable(struct sim *sim, uint64_t record, const char *what, uint32_t job)
 {
     if (record == 0 || record > sim->oracle.durable_number) {
-        sim_violation(sim, "%s is told of task %u before record %" PRIu64
-                           " is durable (durable: %" PRIu64 ")",
+        sim_violation(sim,
+                      "%s is told of task %u before record %" PRIu64
+                      " is durable (durable: %" PRIu64 ")",
                       what, job, record, sim->oracle.durable_number);
     }
 }

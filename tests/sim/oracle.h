@@ -15,17 +15,17 @@ struct sim;
 /* Where a lease stands. */
 struct oracle_lease {
     uint64_t lease;
-    uint32_t task;     /* a job's number */
+    uint32_t task; /* a job's number */
     uint32_t session;
     uint64_t session_serial;
     uint32_t service;
     uint32_t generation; /* of the oracle's breaker */
     bool is_probe;
-    bool is_live;      /* may settle its task */
-    bool is_doubtful;  /* handed back, or not named by a HELLO: the task may go out again */
-    bool is_held;      /* takes a slot */
-    bool is_started;   /* a handler ran it */
-    bool is_returned;  /* its worker handed it back */
+    bool is_live;            /* may settle its task */
+    bool is_doubtful;        /* handed back, or not named by a HELLO: the task may go out again */
+    bool is_held;            /* takes a slot */
+    bool is_started;         /* a handler ran it */
+    bool is_returned;        /* its worker handed it back */
     uint64_t backstop_at_ms; /* not before it the broker gives it up by itself */
     uint64_t ended_record;   /* the record that its acknowledgement waits for */
 };
@@ -92,14 +92,14 @@ struct oracle_breaker {
     uint32_t probe_successes;
     uint64_t opened_at_ms;
     uint64_t cooldown_ms;
-    bool must_open;   /* the rules say so: it has to, in this step */
+    bool must_open; /* the rules say so: it has to, in this step */
     bool must_close;
-    bool is_ordered;  /* by a person, in this step */
+    bool is_ordered; /* by a person, in this step */
 };
 
-#define ORACLE_TASK_COUNT    512u
-#define ORACLE_SESSION_COUNT 64u
-#define ORACLE_SERVICE_COUNT 8u
+#define ORACLE_TASK_COUNT    512U
+#define ORACLE_SESSION_COUNT 64U
+#define ORACLE_SERVICE_COUNT 8U
 
 struct oracle {
     struct oracle_task tasks[ORACLE_TASK_COUNT];
@@ -132,8 +132,8 @@ void oracle_after_step(struct sim *sim);
 /* The broker sends this message. */
 void oracle_on_sent(struct sim *sim, uint32_t connection, const struct message *message);
 
-/* A worker's process starts a handler, or hands a lease back. */
-void oracle_on_handler_start(struct sim *sim, uint64_t lease);
+/* A worker's process starts the handler of the lease with this number, or hands leases back. */
+void oracle_on_handler_start(struct sim *sim, uint64_t number);
 void oracle_on_returned(struct sim *sim, const struct message *message);
 
 /* What is still open at the end; NULL: nothing. */

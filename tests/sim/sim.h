@@ -19,25 +19,25 @@
 
 #include <stdarg.h>
 
-#define WORKER_COUNT_MAX  4u
-#define CLIENT_COUNT_MAX  4u
+#define WORKER_COUNT_MAX  4U
+#define CLIENT_COUNT_MAX  4U
 #define PEER_COUNT_MAX    (WORKER_COUNT_MAX + CLIENT_COUNT_MAX)
-#define CONNECTION_COUNT  64u
-#define SERVICE_COUNT_MAX 3u
-#define KIND_COUNT        2u /* kinds of task in a service */
-#define TASK_COUNT_MAX    512u
-#define LEASE_COUNT_MAX   (1u << 20)
-#define STARTED_AT_MS     1000000u
-#define CALM_MS           250000u /* all must be settled by then after the calm has begun */
+#define CONNECTION_COUNT  64U
+#define SERVICE_COUNT_MAX 3U
+#define KIND_COUNT        2U /* kinds of task in a service */
+#define TASK_COUNT_MAX    512U
+#define LEASE_COUNT_MAX   (1U << 20)
+#define STARTED_AT_MS     1000000U
+#define CALM_MS           250000U /* all must be settled by then after the calm has begun */
 
 /* ---- what goes on ---- */
 
 /* A connection as both sides see it. */
 struct connection {
-    uint64_t serial;       /* of this use of the place */
-    bool is_used;          /* the broker has not been told of its end */
-    bool is_cut;           /* nothing arrives any more ... */
-    bool is_closing;       /* ... but at the broker, what was sent before */
+    uint64_t serial; /* of this use of the place */
+    bool is_used;    /* the broker has not been told of its end */
+    bool is_cut;     /* nothing arrives any more ... */
+    bool is_closing; /* ... but at the broker, what was sent before */
     uint32_t peer;
     uint64_t life;         /* of the peer when it connected */
     uint64_t to_broker_ms; /* arrivals keep their order, mostly */
@@ -46,12 +46,12 @@ struct connection {
 
 /* A worker or a client: its process and its transport. */
 struct peer {
-    uint32_t number;       /* workers first */
-    bool is_up;            /* the process runs */
-    uint64_t life;         /* of its process */
-    uint32_t connection;   /* NONE */
+    uint32_t number;     /* workers first */
+    bool is_up;          /* the process runs */
+    uint64_t life;       /* of its process */
+    uint32_t connection; /* NONE */
     uint64_t connection_serial;
-    uint64_t wake_at_ms;   /* the EVENT_WAKE_PEER that counts; UINT64_MAX */
+    uint64_t wake_at_ms;       /* the EVENT_WAKE_PEER that counts; UINT64_MAX */
     uint64_t stopped_until_ms; /* SIGSTOP: it gets no time */
     uint64_t apart_until_ms;   /* partition: nothing gets through */
     bool holds_when_apart;     /* what was sent arrives after the partition */
@@ -89,14 +89,14 @@ enum wish {
 /* A task as applications know it. */
 struct job {
     struct treadle_task_id id;
-    uint32_t owner;   /* the client that made it */
+    uint32_t owner; /* the client that made it */
     uint32_t service;
     uint32_t task_kind;
     bool is_made;
-    bool is_concluded; /* its owner has learned what became of it */
+    bool is_concluded;      /* its owner has learned what became of it */
     bool is_cancelled_here; /* before the broker heard of it */
-    bool is_orphaned; /* a client that has not heard of it may submit what the broker has */
-    bool is_last;     /* of the calm's end: must succeed */
+    bool is_orphaned;       /* a client that has not heard of it may submit what the broker has */
+    bool is_last;           /* of the calm's end: must succeed */
     struct wire_submit_template fields;
     uint32_t body_size;
     uint8_t digest[16];
@@ -208,10 +208,10 @@ static inline uint32_t job_of_id(const struct treadle_task_id *id)
 void network_connect_later(struct sim *sim, struct peer *peer, uint64_t delay_ms);
 void network_on_connect(struct sim *sim, const struct event *event);
 void network_to_broker(struct sim *sim, struct peer *peer, const struct wire_frames *frames);
-void network_to_peer(struct sim *sim, uint32_t connection, const struct wire_frames *frames);
+void network_to_peer(struct sim *sim, uint32_t number, const struct wire_frames *frames);
 
-/* Cuts a connection: both sides learn of it, later if it is silent. */
-void network_cut(struct sim *sim, uint32_t connection, bool is_silent);
+/* Cuts the connection of this number: both sides learn of it, later if it is silent. */
+void network_cut(struct sim *sim, uint32_t number, bool is_silent);
 
 /* The peer gives its connection up, if it has one: only the broker has still to learn of it. */
 void network_leave(struct sim *sim, struct peer *peer, bool is_silent);

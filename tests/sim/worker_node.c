@@ -82,8 +82,9 @@ void worker_stop(struct sim *sim, struct peer *peer)
 
 static void end_badly(struct sim *sim, struct run *run)
 {
-    static const enum failure_kind kinds[] = {FAILURE_PREPARE, FAILURE_PERMANENT, FAILURE_CRASH,
-                                              FAILURE_FINALIZE, FAILURE_TIMEOUT, FAILURE_CANCELLED};
+    static const enum failure_kind kinds[] = {FAILURE_PREPARE, FAILURE_PERMANENT,
+                                              FAILURE_CRASH,   FAILURE_FINALIZE,
+                                              FAILURE_TIMEOUT, FAILURE_CANCELLED};
     run->is_success = false;
     run->kind = FAILURE_TRANSIENT;
     run->choice = RETRY_BY_POLICY;
@@ -110,8 +111,8 @@ static uint64_t plan(struct sim *sim, struct run *run, const struct worker_attem
     if (sim_percent(sim, options->large_body_percent)) {
         run->body_size = 4000 + sim_below(sim, 200);
     }
-    const bool fails = sim->now_ms < sim->outage_until_ms[service] ||
-                       sim_percent(sim, options->fail_percent);
+    const bool fails =
+        sim->now_ms < sim->outage_until_ms[service] || sim_percent(sim, options->fail_percent);
     const bool hangs = sim_percent(sim, options->hang_percent);
     run->is_stubborn = sim_percent(sim, options->stubborn_percent);
     if (fails && !sim->is_calm) {

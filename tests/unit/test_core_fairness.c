@@ -188,7 +188,7 @@ static void test_priority_0_is_not_passed_by_what_comes_more_than_90_s_later(voi
         (void)when_it_submits(client, "wc.count", .priority = 9, .count = 2); /* never enough */
         when_it_succeeds(worker, worker->leases[0]);
         const struct attempt *attempt =
-            container_of_const(list_first(&peer_session(worker)->attempts), struct attempt, link);
+            container_of_const(peer_session(worker)->attempts.next, struct attempt, link);
         const struct task *task = &driver->core->tasks[attempt->task];
         if (task->priority == 9 && task->submitted_at_ms > newest_before_ms) {
             newest_before_ms = task->submitted_at_ms;
