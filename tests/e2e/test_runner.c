@@ -380,7 +380,7 @@ static void test_a_second_signal_ends_the_worker_and_its_commands_at_once(void *
         say(&heartbeat);
         FILE *file = fopen(path, "r");
         if (file != NULL) {
-            (void)fread(digits, 1, sizeof(digits) - 1, file);
+            digits[fread(digits, 1, sizeof(digits) - 1, file)] = '\0';
             fclose(file);
         }
     }
