@@ -199,6 +199,11 @@ static void list_worker(struct core *core, struct listing *listing, struct effec
         (wanted.size > 0 && !name_is(&worker->name, wanted))) {
         return;
     }
+    if (listing->code == MESSAGE_DONE) {
+        session_drain(core, &core->sessions[listing->place], out);
+        listing->count_left--;
+        return;
+    }
     struct effect *effect = row(core, listing, out);
     if (effect != NULL) {
         effect->session = listing->place;
@@ -209,13 +214,19 @@ static void list_worker(struct core *core, struct listing *listing, struct effec
 static void end_listing(struct core *core, struct listing *listing, bool is_at_end,
                         struct effects *out)
 {
+    listing->is_open = false;
+    if (listing->code == MESSAGE_DONE) {
+        const uint64_t drained = core->config.entry_count_max - listing->count_left;
+        answer_done(core, &core->sessions[listing->session], listing->request,
+                    drained > 0 ? DONE_OK : DONE_NOT_FOUND, drained, out);
+        return;
+    }
     struct effect *effect = row(core, listing, out);
     if (effect != NULL) {
         effect->is_last = 1;
         effect->status = DONE_OK;
         effect->value = is_at_end ? 0 : token_of(core, listing->place);
     }
-    listing->is_open = false;
 }
 
 static void run_listing(struct core *core, struct listing *listing, uint32_t visits,
@@ -314,21 +325,18 @@ static void on_service_set(struct core *core, struct session *session, const str
     answer_done(core, session, set->request, DONE_OK, 1, out);
 }
 
-/* Names are unique within a principal, so a few workers may share one; the slab is looked through
- * once. */
+/* Names are unique within a principal only, so several workers may share one: a listing finds them.
+ */
 static void on_worker_drain(struct core *core, struct session *session, const struct input *input,
                             struct effects *out)
 {
     const struct wire_worker_drain *drain = &input->message->as.worker_drain;
-    uint64_t count = 0;
-    for (uint32_t owner = 0; owner < core->owner_count; owner++) {
-        struct session *worker = session_find_worker(core, owner, drain->name);
-        if (worker != NULL && effects_room(out) > 2) {
-            session_drain(core, worker, out);
-            count++;
-        }
+    struct listing *listing = open_listing(core, session, MESSAGE_DONE, drain->request);
+    if (listing == NULL) {
+        answer_done(core, session, drain->request, DONE_BUSY, 0, out);
+        return;
     }
-    answer_done(core, session, drain->request, count > 0 ? DONE_OK : DONE_NOT_FOUND, count, out);
+    name_set(&listing->name, drain->name);
 }
 
 static void on_broker_drain(struct core *core, struct session *session, const struct input *input,

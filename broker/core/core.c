@@ -4,6 +4,7 @@
 #include "broker/core/internal.h"
 #include "common/base/assert.h"
 
+#define BUDGET_QUEUES_MAX 64U
 #define EFFECTS_PER_TIMER 16U
 #define TIMER_EFFECTS_MAX 512U /* beside a message, which may need the rest */
 /* What the entries of one message may need, logs of single tasks aside: records of meta, of a
@@ -13,12 +14,21 @@
 
 /* ---- time ---- */
 
-/* Retries of a service that waited for its budget are looked at again. */
+/* Retries of a service that waited for its budget are looked at again, some queues at a time. */
 static void on_budget_timer(struct core *core, struct service *service)
 {
-    for (struct list *link = list_first(&service->queues); link != NULL;
-         link = list_next(&service->queues, link)) {
+    if (service->budget_left == 0) {
+        service->budget_left = service->queue_count;
+    }
+    for (uint32_t i = 0; i < BUDGET_QUEUES_MAX && service->budget_left > 0; i++) {
+        struct list *link = list_pop_front(&service->queues);
+        TREADLE_ASSERT(link != NULL);
+        list_push_back(&service->queues, link);
         queue_activate(core, container_of(link, struct queue, link));
+        service->budget_left--;
+    }
+    if (service->budget_left > 0) {
+        wheel_add(&core->wheel, &service->budget_timer, core->now_ms + 1);
     }
 }
 

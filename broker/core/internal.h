@@ -182,8 +182,6 @@ struct effect *session_send(struct core *core, struct session *session, enum mes
 struct effect *refuse(uint32_t connection, enum refused_code code, const char *text,
                       struct effects *out);
 uint32_t session_number(const struct core *core, const struct session *session);
-/* The live worker of this owner and name; NULL. */
-struct session *session_find_worker(struct core *core, uint32_t owner, struct bytes name);
 void session_drain(struct core *core, struct session *session, struct effects *out);
 void session_update_busy(struct core *core, struct session *session);
 

@@ -122,6 +122,7 @@ static uint32_t queue_open(struct core *core, const struct scoped_name *key)
         queue->policies[side] = NONE;
     }
     list_push_back(&core->services[key->scope].queues, &queue->link);
+    core->services[key->scope].queue_count++;
     map_add(&core->queue_map, hash_scoped(core, key), number);
     session_serve_new_queue(core, number);
     return number;

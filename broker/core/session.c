@@ -71,7 +71,8 @@ static bool worker_is(const void *context, uint32_t value, const void *opaque)
     return session->owner == key->owner && name_is(&session->name, key->text);
 }
 
-struct session *session_find_worker(struct core *core, uint32_t owner, struct bytes name)
+/* The live worker of this owner and name; NULL. */
+static struct session *find_worker(struct core *core, uint32_t owner, struct bytes name)
 {
     const struct session_key key = {owner, name};
     const uint32_t found = map_find(&core->worker_map, hash_key(core, &key), worker_is, core, &key);
@@ -379,7 +380,7 @@ static struct session *session_open(struct core *core, uint32_t owner,
     map_add(&core->session_map, hash_key(core, &incarnation), number);
     if (session->role == ROLE_WORKER) {
         const struct session_key key = worker_key(session);
-        struct session *older = session_find_worker(core, owner, key.text);
+        struct session *older = find_worker(core, owner, key.text);
         if (older != NULL) {
             session_end(core, older, SESSION_REPLACED, out);
         }

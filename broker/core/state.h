@@ -189,6 +189,8 @@ struct service {
     struct timer breaker_timer;
     struct timer budget_timer;
     uint32_t attempt_count;
+    uint32_t queue_count;
+    uint32_t budget_left; /* queues that its budget timer has still to look at */
     uint32_t recall_left; /* attempts a recall has still to look at */
     bool is_paused;
     bool is_used;
@@ -315,7 +317,7 @@ struct outbox_item {
 struct listing {
     bool is_open;
     bool sees_all; /* tasks of other owners too */
-    uint8_t code;  /* MESSAGE_TASK_PAGE or MESSAGE_WORKER_INFO */
+    uint8_t code;  /* MESSAGE_TASK_PAGE, MESSAGE_WORKER_INFO, or MESSAGE_DONE: a drain */
     uint32_t session;
     uint32_t session_serial;
     uint64_t request;

@@ -622,6 +622,7 @@ void encoder_send(struct encoder *encoder, const struct effect *effect)
         send_lease(encoder, effect, OPEN_CANCEL_ATTEMPT);
         return;
     case MESSAGE_WELCOME:
+        encoder_drop_rows(encoder, effect->connection); /* its questions are asked anew */
         send_welcome(encoder, effect);
         return;
     case MESSAGE_REFUSED: {
