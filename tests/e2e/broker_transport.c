@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -187,9 +188,7 @@ static bool peer_receive(struct peer *peer, enum message_kind kind, int span_ms)
 static void peer_hello(struct peer *peer, enum peer_role role)
 {
     uint8_t incarnation[16];
-    for (size_t i = 0; i < sizeof incarnation; i++) {
-        incarnation[i] = (uint8_t)(now_us() >> (i % 8)) ^ (uint8_t)getpid() ^ (uint8_t)role;
-    }
+    assert_int_equal(getrandom(incarnation, sizeof incarnation, 0), sizeof incarnation);
     struct writer serves;
     writer_init(&serves);
     const struct wire_serve serve = {.pattern = bytes_from_text("wc.count")};
