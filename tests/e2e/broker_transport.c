@@ -539,6 +539,8 @@ static int be_a_worker(const char *endpoint)
     peer_open(peer, endpoint, NULL);
     peer_hello(peer, ROLE_WORKER);
     sleep_ms(30000); /* killed long before */
+    peer_close(peer);
+    free(peer);
     return EX_OK;
 }
 
