@@ -263,7 +263,7 @@ void admin_run_listings(struct core *core, struct effects *out)
     const uint32_t share = quarter > 0 ? quarter : core->visits;
     for (uint32_t i = 0; i < LISTING_COUNT; i++) {
         if (core->listings[i].is_open && effects_room(out) > 0) {
-            run_listing(core, &core->listings[i], share, out);
+            run_listing(core, &core->listings[i], share < core->visits ? share : core->visits, out);
         }
     }
 }

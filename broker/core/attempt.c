@@ -30,13 +30,18 @@ struct attempt *attempt_find(struct core *core, const struct session *session, u
     return &core->attempts[found];
 }
 
-/* What the broker allows before it decides that the worker is silent: the queue ahead, the attempt,
- * its grace. */
-static uint64_t backstop_ms(const struct session *session, const struct serve *serve)
+static uint64_t allowed_ms(const struct attempt *attempt)
 {
-    const uint64_t each_ms = serve->resolved_timeout_ms + serve->resolved_grace_ms;
-    const uint64_t ahead = session->in_use < session->slots ? 0 : session->in_use / session->slots;
-    return (ahead + 1) * each_ms + BACKSTOP_MARGIN_MS;
+    return attempt->timeout_ms + attempt->grace_ms;
+}
+
+/* What the broker allows before it decides that the worker is silent: what is queued ahead,
+ * whatever that may take, the attempt, its grace. */
+static uint64_t backstop_ms(const struct session *session, const struct attempt *attempt)
+{
+    const bool starts_at_once = session->in_use < session->slots;
+    const uint64_t ahead_ms = starts_at_once ? 0 : session->allowed_ms / session->slots;
+    return ahead_ms + allowed_ms(attempt) + BACKSTOP_MARGIN_MS;
 }
 
 uint32_t attempt_open(struct core *core, struct task *task, struct serve *serve)
@@ -65,12 +70,13 @@ uint32_t attempt_open(struct core *core, struct task *task, struct serve *serve)
         policy_retain(core, serve->policies[side]);
     }
     timer_init(&attempt->timer, TIMER_ATTEMPT, number);
-    wheel_add(&core->wheel, &attempt->timer, core->now_ms + backstop_ms(session, serve));
+    wheel_add(&core->wheel, &attempt->timer, core->now_ms + backstop_ms(session, attempt));
     list_push_back(&session->attempts, &attempt->link);
     list_push_back(&core->services[attempt->service].attempts, &attempt->service_link);
     core->services[attempt->service].attempt_count++;
     map_add(&core->lease_map, hash_lease(attempt->lease), number);
     session->in_use++;
+    session->allowed_ms += allowed_ms(attempt);
     session->dispatched++;
     session_update_busy(core, session);
     task->attempt = number;
@@ -90,6 +96,7 @@ void attempt_close(struct core *core, struct attempt *attempt, enum breaker_verd
     map_remove(&core->lease_map, hash_lease(attempt->lease), number);
     TREADLE_ASSERT(session->in_use > 0);
     session->in_use--;
+    session->allowed_ms -= allowed_ms(attempt);
     session->is_capacity_changed = true;
     session_update_busy(core, session);
     for (int side = 0; side < 3; side++) {

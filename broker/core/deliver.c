@@ -148,7 +148,7 @@ static void confirm(struct core *core, struct watch *watch, struct effects *out)
         core->watches[task->first_watch].confirms = true; /* whoever is left confirms for it */
         return;
     }
-    const uint32_t kept_bytes = (task->flags & TASK_HAS_ERROR) != 0 ? TASK_ERROR_BYTES : 0;
+    const uint32_t kept_bytes = task_lasting_size(task);
     core->settled_bytes -= task->result_size - kept_bytes;
     task->result_size = kept_bytes;
     task->flags |= TASK_RESULT_GONE;

@@ -91,6 +91,9 @@ void task_retain_settled(struct core *core, struct task *task);
 void task_evict(struct core *core, struct task *task, struct effects *out);
 bool task_is_settled(const struct task *task);
 
+/* Bytes of a settled task that last when its result is dropped. */
+uint32_t task_lasting_size(const struct task *task);
+
 /* Asks for the memory of the task's place in the id map before it is needed. */
 void task_prefetch_id(const struct core *core, const struct task *task);
 

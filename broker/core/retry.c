@@ -75,10 +75,31 @@ static void settle_failed(struct core *core, struct task *task, enum failure_kin
                 is_cancelled ? FAILURE_CANCELLED : kind, (struct bytes){0}, out);
 }
 
+/* What the history takes counts for the task's owner; beyond its bound the store drops as much as
+ * it adds. */
+static void count_error(struct core *core, struct task *task,
+                        const struct wire_failure_entry *failure)
+{
+    const uint32_t size_max =
+        ATTEMPT_HISTORY_MAX * (TASK_ERROR_BYTES + ERROR_MESSAGE_SIZE_MAX + ERROR_TRACE_SIZE_MAX);
+    uint64_t size = TASK_ERROR_BYTES;
+    if (failure != NULL) {
+        size += failure->name.size + failure->message.size + failure->trace.size;
+    }
+    if (size > size_max - task->error_size) {
+        size = size_max - task->error_size;
+    }
+    task->error_size += (uint32_t)size;
+    task->kept_size += (uint32_t)size;
+    core->unsettled_bytes += size;
+    core->owners[task->owner].byte_count += size;
+}
+
 static void keep_error(struct core *core, struct task *task, const struct attempt_end *end,
                        struct effects *out)
 {
     task->flags |= TASK_HAS_ERROR;
+    count_error(core, task, end->failure);
     struct effect *record = persist(core, out, RECORD_ATTEMPT_FAILED, task);
     record->reason = (uint8_t)end->kind;
     record->attempt = end->attempt;

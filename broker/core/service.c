@@ -12,7 +12,9 @@ uint32_t service_number(const struct core *core, const struct service *service)
 static void log_service(struct core *core, const struct service *service, enum log_event event,
                         struct effects *out)
 {
-    effects_add(out, EFFECT_LOG, (int)event)->service = service_number(core, service);
+    if (effects_room(out) > core->log_room) { /* else the message being stepped needs it */
+        effects_add(out, EFFECT_LOG, (int)event)->service = service_number(core, service);
+    }
 }
 
 /* Starts the cursor that takes back what has not started. */

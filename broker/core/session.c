@@ -201,12 +201,26 @@ void session_serve_new_queue(struct core *core, uint32_t queue)
     }
 }
 
+static bool has_wildcard(const struct session *session, uint32_t service)
+{
+    for (const struct list *link = list_first(&session->wildcards); link != NULL;
+         link = list_next(&session->wildcards, link)) {
+        if (container_of_const(link, struct wildcard, session_link)->service == service) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool open_wildcard(struct core *core, struct session *session, struct bytes service_name,
                           const uint32_t sides[3])
 {
     const uint32_t service_number = service_intern(core, service_name);
     if (service_number == NONE) {
         return false;
+    }
+    if (has_wildcard(session, service_number)) {
+        return true; /* said twice */
     }
     const uint32_t number = slab_take(&core->wildcard_slab);
     if (number == NONE) {

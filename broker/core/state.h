@@ -26,7 +26,7 @@
 #define FIFO_COUNT       (PRIORITY_MAX + 1)
 #define BUDGET_PARTS     10U    /* of 1 s */
 #define SERVICE_QUANTUM  64U    /* tasks a service hands out before the next has its turn */
-#define TASK_ERROR_BYTES 2048U  /* what the errors of a settled task count in its limits */
+#define TASK_ERROR_BYTES 256U   /* what an error of a task counts in the limits beside its texts */
 #define AGEING_MS        10000U /* waiting this long is worth one step of priority */
 
 enum timer_kind {
@@ -96,7 +96,8 @@ struct task {
     uint32_t retry_index;
     uint32_t retry_sequence;
     uint32_t body_size;
-    uint32_t kept_size;   /* body, tags and meta: what counts for the limits */
+    uint32_t kept_size;   /* unsettled: body, tags, meta and errors: what counts in the limits */
+    uint32_t error_size;  /* the errors' share of it */
     uint32_t result_size; /* settled: the result and the errors it keeps */
     uint16_t crashes;
     uint16_t losses;
@@ -271,6 +272,7 @@ struct session {
     struct list busy_link; /* core.busy_sessions: holds more leases than slots */
     uint32_t slots;
     uint32_t in_use;     /* leases it holds, zombies too */
+    uint64_t allowed_ms; /* timeouts and graces of these leases together */
     uint64_t dispatched; /* over the session's life */
     uint64_t granted;    /* dispatches it accepts over the session's life */
     uint64_t late_count;
@@ -439,7 +441,7 @@ struct core {
     bool is_balance_due; /* in the next step of time */
     struct listing listings[LISTING_COUNT];
     uint32_t visits;       /* left in this step */
-    uint32_t log_room;     /* logs of single tasks leave this many effects to the step's message */
+    uint32_t log_room;     /* logs leave this many effects to the step's message */
     uint64_t lacked_at_ms; /* when there was no place for another lease */
 
     /* Templates of the SUBMIT being stepped, and what they were resolved to. */

@@ -320,6 +320,13 @@ static uint64_t retention_ms(const struct core *core, const struct task *task)
     return ttl_ms;
 }
 
+/* A dead letter keeps body and options; the others only what went wrong. */
+uint32_t task_lasting_size(const struct task *task)
+{
+    const bool is_dead_letter = task->state == TASK_FAILED || task->state == TASK_EXPIRED;
+    return is_dead_letter ? task->kept_size : task->error_size;
+}
+
 void task_settle(struct core *core, struct task *task, enum task_state state,
                  enum failure_kind kind, struct bytes result, struct effects *out)
 {
@@ -331,10 +338,7 @@ void task_settle(struct core *core, struct task *task, enum task_state state,
     }
     task->state = (uint8_t)state;
     task->kind = (uint8_t)kind;
-    task->result_size = (uint32_t)result.size;
-    if ((task->flags & TASK_HAS_ERROR) != 0) {
-        task->result_size += TASK_ERROR_BYTES;
-    }
+    task->result_size = (uint32_t)result.size + task_lasting_size(task);
     struct effect *record = persist(core, out, RECORD_SETTLED, task);
     record->status = (uint8_t)state;
     record->reason = (uint8_t)kind;
@@ -468,7 +472,7 @@ static enum busy_reason limit_passed(const struct core *core, const struct owner
     if (core->unsettled_count + core->undelivered_count >= core->config.task_count_max) {
         return BUSY_TASKS;
     }
-    if (core->unsettled_bytes + kept_size > core->config.byte_max) {
+    if (core->unsettled_bytes + core->settled_bytes + kept_size > core->config.byte_max) {
         return BUSY_BYTES;
     }
     const bool others_are_there =
@@ -603,7 +607,10 @@ static void answer_known(struct core *core, struct session *session, uint32_t kn
         if (task != NULL) {
             answer->after = task->record;
             if ((core->templates[entry->template_index].flags & SUBMIT_WATCH) != 0) {
-                (void)watch_add(core, session, task, true);
+                if (!watch_add(core, session, task, true)) {
+                    answer->status = ACCEPT_BUSY;
+                    answer->number = BUSY_TASKS;
+                }
             }
         }
     }
@@ -633,6 +640,39 @@ static void count_answer(struct core *core, const struct outbox_item *answer)
     }
 }
 
+/* Limits first: what is refused makes no names. */
+static void answer_new(struct core *core, struct session *session,
+                       const struct wire_submit_entry *entry, struct outbox_item *answer,
+                       struct effects *out)
+{
+    struct submit_target *target = &core->targets[entry->template_index];
+    const enum busy_reason limit =
+        limit_passed(core, &core->owners[session->owner], kept_size_of(core, entry));
+    if (entry->again_age_ms > 0 && is_beyond_memory(core, entry->again_age_ms)) {
+        answer->status = ACCEPT_FATE_UNKNOWN;
+        return;
+    }
+    if (entry->body.size > core->config.body_size_max) {
+        answer->status = ACCEPT_REFUSED;
+        answer->number = REFUSED_BODY_SIZE;
+        return;
+    }
+    if (limit != BUSY_NONE) {
+        answer->status = ACCEPT_BUSY;
+        answer->number = limit;
+        return;
+    }
+    if (!target->is_resolved) {
+        resolve_target(core, session, (uint32_t)entry->template_index);
+    }
+    if (target->status != ACCEPT_OK) {
+        answer->status = target->status;
+        answer->number = target->reason;
+        return;
+    }
+    accept_new(core, session, entry, answer, out);
+}
+
 static void submit_one(struct core *core, struct session *session,
                        const struct wire_submit_entry *entry, struct effects *out)
 {
@@ -649,26 +689,7 @@ static void submit_one(struct core *core, struct session *session,
         outbox_push(core, session, &answer);
         return;
     }
-    struct submit_target *target = &core->targets[entry->template_index];
-    if (!target->is_resolved) {
-        resolve_target(core, session, (uint32_t)entry->template_index);
-    }
-    const enum busy_reason limit =
-        limit_passed(core, &core->owners[session->owner], kept_size_of(core, entry));
-    if (entry->again_age_ms > 0 && is_beyond_memory(core, entry->again_age_ms)) {
-        answer.status = ACCEPT_FATE_UNKNOWN;
-    } else if (entry->body.size > core->config.body_size_max) {
-        answer.status = ACCEPT_REFUSED;
-        answer.number = REFUSED_BODY_SIZE;
-    } else if (target->status != ACCEPT_OK) {
-        answer.status = target->status;
-        answer.number = target->reason;
-    } else if (limit != BUSY_NONE) {
-        answer.status = ACCEPT_BUSY;
-        answer.number = limit;
-    } else {
-        accept_new(core, session, entry, &answer, out);
-    }
+    answer_new(core, session, entry, &answer, out);
     count_answer(core, &answer);
     outbox_push(core, session, &answer);
 }

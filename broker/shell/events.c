@@ -3,11 +3,13 @@
 
 #include "broker/shell/events.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/base/assert.h"
 #include "common/base/log.h"
@@ -53,6 +55,11 @@ void events_init(struct events *events, const struct core *core, const struct st
                  bool is_dev)
 {
     *events = (struct events){.core = core, .store = store, .is_dev = is_dev, .pending_task = NONE};
+    /* a description of our own: O_NONBLOCK on the shared one would be that of everybody on this
+     * terminal */
+    const int own_fd =
+        is_dev ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_APPEND | O_CLOEXEC) : -1;
+    events->line_fd = own_fd == -1 ? STDOUT_FILENO : own_fd;
 }
 
 /* ---- what effects name ---- */
@@ -217,6 +224,12 @@ static void write_line(const struct events *events, const struct effect *effect)
 
 /* ---- sentences ---- */
 
+/* False: nobody reads. Tasks are more than words about them, so this never waits. */
+static bool write_now(const struct events *events, const char *line, int size)
+{
+    return size > 0 && write(events->line_fd, line, (size_t)size) == size;
+}
+
 static void put(struct events *events, const char *sentence)
 {
     struct timespec now = {0, 0};
@@ -226,7 +239,11 @@ static void put(struct events *events, const char *sentence)
     (void)localtime_r(&now.tv_sec, &local);
     if ((uint64_t)now.tv_sec != events->second) {
         if (events->left_out_count > 0) {
-            (void)printf("              ... %" PRIu64 " lines left out\n", events->left_out_count);
+            char line[64];
+            const int size =
+                snprintf(line, sizeof line, "              ... %" PRIu64 " lines left out\n",
+                         events->left_out_count);
+            (void)write_now(events, line, size);
         }
         events->second = (uint64_t)now.tv_sec;
         events->line_count = 0;
@@ -236,9 +253,13 @@ static void put(struct events *events, const char *sentence)
         events->left_out_count++;
         return;
     }
+    char line[EVENTS_LINE_SIZE + 32];
+    const int size = snprintf(line, sizeof line, "%02d:%02d:%02d.%03d  %s\n", local.tm_hour,
+                              local.tm_min, local.tm_sec, (int)(now.tv_nsec / 1000000), sentence);
     events->line_count++;
-    (void)printf("%02d:%02d:%02d.%03d  %s\n", local.tm_hour, local.tm_min, local.tm_sec,
-                 (int)(now.tv_nsec / 1000000), sentence);
+    if (!write_now(events, line, size)) {
+        events->left_out_count++;
+    }
 }
 
 static void flush_pending(struct events *events)
@@ -453,7 +474,6 @@ void events_flush(struct events *events)
 {
     if (events->is_dev) {
         flush_pending(events);
-        (void)fflush(stdout);
     }
 }
 

@@ -15,6 +15,7 @@ struct events {
     const struct core *core;
     const struct store *store;
     bool is_dev;
+    int line_fd; /* where sentences go, without waiting for a reader */
 
     /* A failed attempt's sentence waits to hear when the task is tried again. */
     char pending[EVENTS_LINE_SIZE];

@@ -27,6 +27,7 @@
 #define ROUND_MESSAGE_MAX   256U
 #define ROUND_SIZE_MAX      (UINT64_C(4) << 20)
 #define ROUND_DISPATCH_MAX  8U
+#define STALL_MS            500U
 #define ROUND_TIME_MAX      1U
 #define ROUND_STEP_MAX      24U
 #define UNREAD_ROUND_MAX    100U /* ends are told after so many rounds that did not run dry */
@@ -57,7 +58,10 @@ struct loop {
     struct loop_counts counts;
     int signal_fd;
 
-    uint64_t now_ms;
+    uint64_t now_ms;       /* the core's clock */
+    uint64_t stalled_ms;   /* how far it is behind the monotonic one */
+    uint64_t looked_at_ms; /* the monotonic clock, at the last look */
+    uint64_t wake_at_ms;   /* by then the next look was due; 0: whenever something comes */
     uint64_t unix_ms;
     uint64_t told_number;   /* the core knows that records up to here are durable */
     bool is_behind;         /* the last round left something to do */
@@ -72,12 +76,21 @@ struct loop {
 
 /* ---- time ---- */
 
-/* Never goes back, whatever the clock does. */
+/* Never goes back, whatever the clock does. A broker that did not run (stopped, a machine without a
+ * moment for it) stops its clock for that time: peers have not been silent while nobody listened.
+ */
 static void look_at_clock(struct loop *loop)
 {
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    const uint64_t now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    const uint64_t monotonic_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (loop->wake_at_ms != 0 && monotonic_ms > loop->wake_at_ms + STALL_MS) {
+        const uint64_t stalled_ms = monotonic_ms - loop->wake_at_ms;
+        loop->stalled_ms += stalled_ms;
+        log_warn("broker.stalled", "span_ms=%" PRIu64, stalled_ms);
+    }
+    loop->looked_at_ms = monotonic_ms;
+    const uint64_t now_ms = monotonic_ms - loop->stalled_ms;
     if (now_ms > loop->now_ms) {
         loop->now_ms = now_ms;
     }
@@ -518,7 +531,9 @@ int loop_run(const struct loop_config *config)
                 (void)sched_yield(); /* a cursor never sleeps: whoever waits for this processor goes
                                         first */
             }
-            transport_wait(loop.transport, loop.signal_fd, sleep_ms(&loop));
+            const int64_t span_ms = sleep_ms(&loop);
+            loop.wake_at_ms = span_ms < 0 ? 0 : loop.looked_at_ms + (uint64_t)span_ms;
+            transport_wait(loop.transport, loop.signal_fd, span_ms);
             run_round(&loop);
         }
         log_info("broker.stopped", "tasks=%" PRIu32, core_unsettled_count(loop.core));

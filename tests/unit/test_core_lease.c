@@ -717,11 +717,27 @@ static void test_a_draining_worker_gets_nothing_new(void **state)
     then_it_waits_for(driver, task + 1, WAIT_NO_WORKER);
 }
 
+static void test_backstop_of_a_queued_lease_allows_for_what_runs_before_it(void **state)
+{
+    struct core_driver *driver = *state;
+    struct peer *client = given_a_client(driver, "alice");
+    struct peer *worker =
+        given_a_worker(driver, "bob", "w1", .serves = "a.slow a.fast", .slots = 1, .prefetch = 1);
+    const uint32_t slow = when_it_submits(client, "a.slow", .policy = {.timeout_ms = 3600000});
+    (void)then_it_is_handed(worker, slow);
+    const uint32_t fast = when_it_submits(client, "a.fast", .policy = {.timeout_ms = 1000});
+    (void)then_it_is_handed(worker, fast);
+    when_time_passes_ms(driver, 60000);
+    then_task_is(driver, fast, TASK_RUNNING);
+    assert_int_equal(task_of(driver, fast)->retry_index, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
     const struct CMUnitTest tests[] = {
         TEST(test_a_result_after_the_backstop_changes_nothing),
+        TEST(test_backstop_of_a_queued_lease_allows_for_what_runs_before_it),
         TEST(test_a_result_after_the_sessions_end_changes_nothing),
         TEST(test_a_result_from_another_session_changes_nothing),
         TEST(test_a_result_said_twice_counts_once),

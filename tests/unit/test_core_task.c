@@ -1003,7 +1003,8 @@ static void test_settled_tasks_are_kept_up_to_their_bytes(void **state)
 {
     struct core_config config;
     core_driver_config(&config);
-    config.settled_byte_max = 2 * TASK_ERROR_BYTES + 10;
+    config.settled_byte_max =
+        2 * (TASK_ERROR_BYTES + 64) + 10; /* two with their bodies and texts */
     struct core_driver *driver = given_a_core(state, &config);
     struct peer *client = given_a_client(driver, "alice");
     struct peer *worker = given_a_worker(driver, "bob", "w1", .serves = "wc.count");

@@ -370,7 +370,8 @@ static bool open_signals(struct runner *runner)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGHUP);
-    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR) {
+    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+        signal(SIGCHLD, SIG_DFL) == SIG_ERR) { /* a parent's SIG_IGN would eat the commands' ends */
         return false;
     }
     runner->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);

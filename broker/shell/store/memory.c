@@ -412,6 +412,9 @@ static bool on_settled(struct store *store, struct place *place, const struct ef
     part_drop(store, &place->result);
     place->result = result;
     place->settled_at_unix_ms = unix_ms;
+    if (effect->status == TASK_SUCCEEDED || effect->status == TASK_CANCELLED) {
+        part_drop(store, &place->body); /* only a dead letter may be wanted again */
+    }
     return true;
 }
 
