@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,15 +52,25 @@ static struct bytes name_of(const struct name *name)
     return (struct bytes){(const uint8_t *)name->text, name->size};
 }
 
+/*
+ * Where sentences go. Only a pipe or a terminal can make a writer wait: for these a description of
+ * our own, since O_NONBLOCK on the shared one would be that of everybody on this terminal.
+ */
+static int open_lines(void)
+{
+    struct stat state;
+    if (fstat(STDOUT_FILENO, &state) != 0 || S_ISREG(state.st_mode)) {
+        return STDOUT_FILENO;
+    }
+    const int fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd == -1 ? STDOUT_FILENO : fd;
+}
+
 void events_init(struct events *events, const struct core *core, const struct store *store,
                  bool is_dev)
 {
     *events = (struct events){.core = core, .store = store, .is_dev = is_dev, .pending_task = NONE};
-    /* a description of our own: O_NONBLOCK on the shared one would be that of everybody on this
-     * terminal */
-    const int own_fd =
-        is_dev ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_APPEND | O_CLOEXEC) : -1;
-    events->line_fd = own_fd == -1 ? STDOUT_FILENO : own_fd;
+    events->line_fd = is_dev ? open_lines() : STDOUT_FILENO;
 }
 
 /* ---- what effects name ---- */
