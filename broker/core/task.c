@@ -590,6 +590,19 @@ static void accept_new(struct core *core, struct session *session,
     answer->sequence = task->sequence;
 }
 
+/* Who asked to be told must be: without a place for that it is as if the task were not there yet.
+ */
+static void answer_existing(struct core *core, struct session *session, struct task *task,
+                            const struct wire_submit_entry *entry, struct outbox_item *answer)
+{
+    answer->after = task->record;
+    const bool is_watched = (core->templates[entry->template_index].flags & SUBMIT_WATCH) != 0;
+    if (is_watched && !watch_add(core, session, task, true)) {
+        answer->status = ACCEPT_BUSY;
+        answer->number = BUSY_TASKS;
+    }
+}
+
 /* The id is known: the same task again, another content, or another owner's. */
 static void answer_known(struct core *core, struct session *session, uint32_t known,
                          const struct wire_submit_entry *entry, struct outbox_item *answer)
@@ -605,13 +618,7 @@ static void answer_known(struct core *core, struct session *session, uint32_t kn
     } else {
         answer->status = ACCEPT_EXISTING;
         if (task != NULL) {
-            answer->after = task->record;
-            if ((core->templates[entry->template_index].flags & SUBMIT_WATCH) != 0) {
-                if (!watch_add(core, session, task, true)) {
-                    answer->status = ACCEPT_BUSY;
-                    answer->number = BUSY_TASKS;
-                }
-            }
+            answer_existing(core, session, task, entry, answer);
         }
     }
 }
