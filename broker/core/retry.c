@@ -98,7 +98,6 @@ static void count_error(struct core *core, struct task *task,
 static void keep_error(struct core *core, struct task *task, const struct attempt_end *end,
                        struct effects *out)
 {
-    task->flags |= TASK_HAS_ERROR;
     count_error(core, task, end->failure);
     struct effect *record = persist(core, out, RECORD_ATTEMPT_FAILED, task);
     record->reason = (uint8_t)end->kind;

@@ -70,8 +70,7 @@ struct owner {
 #define TASK_STARTED          8U /* an attempt ended other than by a return: the queue timeout is over */
 #define TASK_IS_RETRY         16U /* this wait is a retry: it needs the retry budget */
 #define TASK_RESULT_GONE      32U
-#define TASK_WATCHED          64U  /* submitted with SUBMIT_WATCH */
-#define TASK_HAS_ERROR        128U /* at least one attempt failed */
+#define TASK_WATCHED          64U /* submitted with SUBMIT_WATCH */
 
 struct task {
     struct list link; /* free; or a FIFO of its tenant queue (ready); or core.settled, when nobody

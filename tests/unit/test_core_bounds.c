@@ -412,6 +412,89 @@ static void test_a_full_message_of_failures_with_meta_and_logs_fits_in_a_step(vo
     report(scene, "a message of 1,024 failures with meta and logs");
 }
 
+#define PROBE_COUNT    1024U
+#define PROBES_A_HELLO 256U
+
+/* 256 services whose breakers have opened and half-opened, each with its probe at the worker. */
+static void given_probes(struct core_driver *driver, struct peer *client, struct peer *worker,
+                         uint32_t first, uint64_t leases[PROBES_A_HELLO])
+{
+    static char serves[PROBES_A_HELLO * 16];
+    size_t size = 0;
+    for (uint32_t i = 0; i < PROBES_A_HELLO; i++) {
+        size += (size_t)snprintf(serves + size, sizeof serves - size, "%ss%u.t", i > 0 ? " " : "",
+                                 first + i);
+    }
+    worker->serves = serves;
+    when_it_says_hello(worker);
+    uint32_t tasks[PROBES_A_HELLO];
+    for (uint32_t i = 0; i < PROBES_A_HELLO; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "s%u.t", first + i);
+        for (uint32_t k = 0; k < BREAKER_FAILURES_RUN; k++) {
+            const uint32_t task = when_it_submits(client, name);
+            when_it_fails(worker, then_it_is_handed(worker, task), FAILURE_TRANSIENT,
+                          .choice = RETRY_STOP);
+        }
+        tasks[i] = when_it_submits(client, name);
+    }
+    forget_all(driver);
+    when_time_passes_ms(driver, BREAKER_COOLDOWN_MIN_MS + 500);
+    for (uint32_t i = 0; i < PROBES_A_HELLO; i++) {
+        leases[i] = then_it_is_handed(worker, tasks[i]);
+    }
+}
+
+static void when_all_fail_in_one_message(struct core_driver *driver, struct peer *worker,
+                                         const uint64_t leases[PROBE_COUNT])
+{
+    struct writer meta;
+    writer_init(&meta);
+    const struct wire_meta_item item = {bytes_from_text("m"), bytes_from_text("v")};
+    assert_true(wire_meta_item_encode(&meta, &item));
+    writer_reset(&driver->list);
+    for (uint32_t i = 0; i < PROBE_COUNT; i++) {
+        const struct wire_failure_entry entry = {.lease = leases[i],
+                                                 .kind = FAILURE_TRANSIENT,
+                                                 .retry_choice = RETRY_STOP,
+                                                 .meta = wire_list_from_writer(&meta, 1)};
+        assert_true(wire_failure_entry_encode(&driver->list, &entry));
+    }
+    struct message message = {.kind = MESSAGE_RESULT};
+    message.as.result.failures = wire_list_from_writer(&driver->list, PROBE_COUNT);
+    core_driver_send(worker, &message);
+    writer_free(&meta);
+}
+
+static void test_a_full_message_of_failed_probes_of_as_many_services_fits_in_a_step(void **unused)
+{
+    (void)unused;
+    struct core_config config;
+    core_driver_config(&config);
+    config.service_count_max = 1100;
+    config.queue_count_max = 2048;
+    config.serve_count_max = 4096;
+    config.tenant_queue_count_max = 4096;
+    config.task_count_max = 20000;
+    config.attempt_count_max = 20000;
+    config.settled_count_max = 20000;
+    struct core_driver *driver = core_driver_create(&config);
+    driver->is_unchecked = true;
+    struct peer *client = given_a_client(driver, "alice");
+    struct peer *worker = given_a_worker(driver, "bob", "w", .serves = "x.y", .slots = 65536);
+    static uint64_t leases[PROBE_COUNT];
+    for (uint32_t first = 0; first < PROBE_COUNT; first += PROBES_A_HELLO) {
+        given_probes(driver, client, worker, first, leases + first);
+    }
+    const uint64_t opened_before = driver->core->counters.breaker_opened;
+    when_all_fail_in_one_message(driver, worker, leases);
+    assert_int_equal(driver->core->counters.breaker_opened - opened_before, PROBE_COUNT);
+    /* timers that are due in the same step may need the rest */
+    assert_in_range(driver->effects_most, 1, EFFECT_COUNT_MAX - 512);
+    core_check(driver->core);
+    core_driver_destroy(&driver);
+}
+
 int main(int argument_count, char **arguments)
 {
     is_full = argument_count > 1 && strcmp(arguments[1], "full") == 0;
@@ -426,6 +509,7 @@ int main(int argument_count, char **arguments)
         TEST(test_the_end_of_a_client_with_very_many_watches),
         TEST(test_the_delivery_of_very_many_outcomes),
         TEST(test_a_full_message_of_failures_with_meta_and_logs_fits_in_a_step),
+        cmocka_unit_test(test_a_full_message_of_failed_probes_of_as_many_services_fits_in_a_step),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);

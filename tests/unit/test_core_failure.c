@@ -204,7 +204,7 @@ static void test_three_failures_of_four_attempts_settle_as_succeeded_with_histor
     when_it_succeeds(worker, then_it_is_handed(worker, task));
     then_it_is_told(client, task, TASK_SUCCEEDED);
     assert_int_equal(history_count(driver), 3);
-    assert_true((task_of(driver, task)->flags & TASK_HAS_ERROR) != 0);
+    assert_true(task_of(driver, task)->error_size > 0);
     assert_int_equal(task_of(driver, task)->dispatches, 4);
 }
 

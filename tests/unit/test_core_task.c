@@ -1244,11 +1244,22 @@ static void test_a_listing_ends_with_its_session(void **state)
     }
 }
 
+static void test_what_is_refused_makes_no_names(void **state)
+{
+    struct core_driver *driver = given_a_core(state, NULL);
+    struct peer *client = given_a_client(driver, "alice");
+    when_the_broker_drains(driver);
+    (void)when_it_submits(client, "new.name");
+    assert_int_equal(driver->core->service_count, 0);
+    assert_int_equal(driver->core->queue_slab.live, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
     const struct CMUnitTest tests[] = {
         TEST(test_the_same_submission_again_is_existing_and_runs_once),
+        TEST(test_what_is_refused_makes_no_names),
         TEST(test_the_same_id_twice_in_one_message_is_one_task),
         TEST(test_the_same_id_with_another_content_is_a_conflict),
         TEST(test_an_id_of_another_principal_is_taken_and_unknown),
