@@ -14,8 +14,8 @@
 #include <sodium.h>
 
 #include "client/task.h"
-#include "client/transport.h"
 #include "common/base/assert.h"
+#include "common/transport/transport.h"
 
 #define BROKER_DEFAULT     "tcp://127.0.0.1:7330"
 #define CONNECT_TIMEOUT_MS 5000
@@ -30,7 +30,7 @@
 
 struct treadle_client {
     struct client_session *session;
-    struct transport *transport;
+    struct peer_transport *transport;
     struct task_reader reader;
     char *endpoint;
     bool is_event_new; /* something came that nobody has looked for since */
@@ -150,7 +150,7 @@ enum treadle_status client_open_only(treadle_client **client_pointer,
         client->endpoint = strdup(endpoint);
     }
     if (client != NULL && client->endpoint != NULL) {
-        status = client_transport_open(&client->transport, endpoint, why);
+        status = peer_transport_open(&client->transport, endpoint, why);
     }
     if (status == TREADLE_OK) {
         client->session = create_session(&options);
@@ -222,16 +222,16 @@ void treadle_client_close(treadle_client **client_pointer)
     if (client->session != NULL) {
         client_session_goodbye(client->session);
         const struct wire_frames *frames = NULL;
-        if (client_transport_is_writable(client->transport)) {
+        if (peer_transport_is_writable(client->transport)) {
             frames = client_session_take_message(client->session, client_now_ms());
         }
         if (frames != NULL) {
-            (void)client_transport_send(client->transport, frames);
+            (void)peer_transport_send(client->transport, frames);
         }
     }
     client_event_destroy(&client->answer);
     client_session_destroy(&client->session);
-    client_transport_close(&client->transport);
+    peer_transport_close(&client->transport);
     client_task_reader_reset(&client->reader);
     free(client->endpoint);
     free(client);
@@ -287,7 +287,7 @@ static void receive(treadle_client *client, uint64_t now_ms)
 {
     for (int i = 0; i < RECEIVE_COUNT_MAX; i++) {
         struct message message;
-        const struct wire_frames *frames = client_transport_receive(client->transport);
+        const struct wire_frames *frames = peer_transport_receive(client->transport);
         if (frames == NULL) {
             return;
         }
@@ -304,13 +304,13 @@ static void send_all(treadle_client *client, uint64_t now_ms)
     client->unsent_count = 0;
     client->is_blocked = false;
     for (;;) {
-        if (!client_transport_is_writable(client->transport)) {
+        if (!peer_transport_is_writable(client->transport)) {
             client->is_blocked = client_session_next_at_ms(client->session) <= now_ms ||
                                  client_session_is_welcome(client->session);
             return;
         }
         const struct wire_frames *frames = client_session_take_message(client->session, now_ms);
-        if (frames == NULL || !client_transport_send(client->transport, frames)) {
+        if (frames == NULL || !peer_transport_send(client->transport, frames)) {
             return;
         }
     }
@@ -321,7 +321,7 @@ static bool work(treadle_client *client)
 {
     const uint64_t now_ms = client_now_ms();
     client->worked_at_ms = now_ms;
-    const unsigned happened = client_transport_update(client->transport);
+    const unsigned happened = peer_transport_update(client->transport);
     if ((happened & TRANSPORT_DISCONNECTED) != 0) {
         client_session_on_disconnected(client->session, now_ms);
     }
@@ -333,8 +333,8 @@ static bool work(treadle_client *client)
     if (client_session_wants_reconnect(client->session) ||
         (happened & TRANSPORT_NOT_ADMITTED) != 0) {
         client_session_on_disconnected(client->session, now_ms);
-        if (client_transport_reopen(client->transport) != TREADLE_OK) {
-            set_error(client, "%s", client_transport_reason(client->transport));
+        if (peer_transport_reopen(client->transport) != TREADLE_OK) {
+            set_error(client, "%s", peer_transport_reason(client->transport));
             return false;
         }
     }
@@ -372,7 +372,7 @@ unsigned client_pump(treadle_client *client, int64_t timeout_ms, int fd)
         }
         const int64_t span_ms = flags != 0 ? 0 : wait_ms(client, until_ms);
         const unsigned ready =
-            client_transport_wait(client->transport, span_ms, fd, client->is_blocked && flags == 0);
+            peer_transport_wait(client->transport, span_ms, fd, client->is_blocked && flags == 0);
         flags |= (ready & TRANSPORT_FD) != 0 ? CLIENT_PUMP_FD : 0;
         flags |= (ready & TRANSPORT_INTERRUPTED) != 0 ? CLIENT_PUMP_INTERRUPTED : 0;
         if ((flags & ~CLIENT_PUMP_FD) != 0 || now_ms >= until_ms) {
@@ -750,7 +750,7 @@ const char *client_transport_text(const treadle_client *client)
     if (client_is_welcome(client)) {
         return "";
     }
-    const char *text = client_transport_reason(client->transport);
+    const char *text = peer_transport_reason(client->transport);
     return text[0] != '\0' ? text : client->error;
 }
 

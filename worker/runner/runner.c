@@ -19,8 +19,8 @@
 
 #include <sodium.h>
 
-#include "client/transport.h"
 #include "common/base/log.h"
+#include "common/transport/transport.h"
 #include "worker/session.h"
 
 #define EXIT_INTERRUPTED 130
@@ -36,7 +36,7 @@ struct runner {
     const struct runner_options *options;
     struct worker_session *session;
     struct executor *executor;
-    struct transport *transport;
+    struct peer_transport *transport;
     int signal_fd;
     int epoll_fd; /* signal_fd and the executor's */
     uint32_t slots;
@@ -133,7 +133,7 @@ static void tell_apart(struct runner *runner)
     if (runner->is_apart_told || runner->is_stopping) {
         return;
     }
-    const char *reason = client_transport_reason(runner->transport);
+    const char *reason = peer_transport_reason(runner->transport);
     if (runner->has_served) {
         tell(runner, "lost the broker at %s%s%s; trying again", runner->options->broker,
              reason[0] == '\0' ? "" : ": ", reason);
@@ -161,7 +161,7 @@ static void reopen(struct runner *runner)
     const uint64_t now_ms = clock_ms();
     worker_session_on_disconnected(runner->session, now_ms);
     runner->reopen_at_ms = UINT64_MAX;
-    if (client_transport_reopen(runner->transport) != TREADLE_OK) {
+    if (peer_transport_reopen(runner->transport) != TREADLE_OK) {
         runner->reopen_at_ms = now_ms + REOPEN_DELAY_MS;
     }
 }
@@ -219,7 +219,7 @@ static void on_signals(struct runner *runner)
 
 static void on_transport(struct runner *runner)
 {
-    const unsigned flags = client_transport_update(runner->transport);
+    const unsigned flags = peer_transport_update(runner->transport);
     if ((flags & TRANSPORT_DISCONNECTED) != 0) {
         worker_session_on_disconnected(runner->session, clock_ms());
     }
@@ -229,7 +229,7 @@ static void on_transport(struct runner *runner)
     if ((flags & TRANSPORT_NOT_ADMITTED) != 0) {
         runner->reopen_at_ms = clock_ms() + REOPEN_DELAY_MS;
     }
-    if (!runner->has_served && client_transport_reason(runner->transport)[0] != '\0') {
+    if (!runner->has_served && peer_transport_reason(runner->transport)[0] != '\0') {
         tell_apart(runner);
     }
 }
@@ -238,7 +238,7 @@ static void receive_all(struct runner *runner)
 {
     const struct wire_frames *frames;
     for (int i = 0; i < MESSAGES_PER_ROUND; i++) {
-        frames = client_transport_receive(runner->transport);
+        frames = peer_transport_receive(runner->transport);
         if (frames == NULL) {
             return;
         }
@@ -253,12 +253,12 @@ static void receive_all(struct runner *runner)
 static void send_all(struct runner *runner)
 {
     while (worker_session_has_message(runner->session) &&
-           client_transport_is_writable(runner->transport)) {
+           peer_transport_is_writable(runner->transport)) {
         const struct wire_frames *frames = worker_session_take_message(runner->session);
         if (frames == NULL) {
             return;
         }
-        if (!client_transport_send(runner->transport, frames)) {
+        if (!peer_transport_send(runner->transport, frames)) {
             worker_session_on_unsent(runner->session, clock_ms());
             return;
         }
@@ -296,8 +296,7 @@ static void run(struct runner *runner)
 {
     while (!runner->is_done) {
         const bool for_room = worker_session_has_message(runner->session);
-        (void)client_transport_wait(runner->transport, sleep_ms(runner), runner->epoll_fd,
-                                    for_room);
+        (void)peer_transport_wait(runner->transport, sleep_ms(runner), runner->epoll_fd, for_room);
         if (clock_ms() >= runner->reopen_at_ms) {
             reopen(runner);
         }
@@ -430,7 +429,7 @@ static int open_all(struct runner *runner)
         return EX_OSERR;
     }
     const enum treadle_status status =
-        client_transport_open(&runner->transport, runner->options->broker, text);
+        peer_transport_open(&runner->transport, runner->options->broker, text);
     if (status != TREADLE_OK) {
         (void)fprintf(stderr, "treadle: work: %s\n",
                       text[0] != '\0' ? text : treadle_status_text(status));
@@ -481,7 +480,7 @@ int runner_main(const struct runner_options *options)
         run(&runner);
     }
     executor_destroy(&runner.executor); /* nothing runs on */
-    client_transport_close(&runner.transport);
+    peer_transport_close(&runner.transport);
     worker_session_destroy(&runner.session);
     if (runner.epoll_fd != -1) {
         close(runner.epoll_fd);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #define _GNU_SOURCE /* strerrordesc_np */
-#include "client/transport.h"
+#include "common/transport/transport.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -31,7 +31,7 @@
      ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |                        \
      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
 
-struct transport {
+struct peer_transport {
     void *context;
     void *socket;
     void *monitor;
@@ -55,7 +55,7 @@ static void seed_rand(void)
     srand(randombytes_random()); /* NOLINT(cert-msc32-c,cert-msc51-cpp) */
 }
 
-__attribute__((format(printf, 2, 3))) static void set_text(struct transport *transport,
+__attribute__((format(printf, 2, 3))) static void set_text(struct peer_transport *transport,
                                                            const char *format, ...)
 {
     va_list arguments;
@@ -116,14 +116,14 @@ static bool set_options(void *socket)
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_size_max, sizeof(frame_size_max)) == 0;
 }
 
-static void close_parts(struct transport *transport)
+static void close_parts(struct peer_transport *transport)
 {
     while (transport->part_count > 0) {
         zmq_msg_close(&transport->parts[--transport->part_count]);
     }
 }
 
-static void close_sockets(struct transport *transport)
+static void close_sockets(struct peer_transport *transport)
 {
     close_parts(transport);
     if (transport->socket != NULL) {
@@ -141,14 +141,14 @@ static void close_sockets(struct transport *transport)
     transport->is_shaking_hands = false;
 }
 
-static enum treadle_status io_error(struct transport *transport, const char *what)
+static enum treadle_status io_error(struct peer_transport *transport, const char *what)
 {
     const int error = zmq_errno();
     set_text(transport, "%s: %s", what, error_text(error));
     return error == ENOMEM ? TREADLE_E_NOMEM : TREADLE_E_IO;
 }
 
-static enum treadle_status open_sockets(struct transport *transport)
+static enum treadle_status open_sockets(struct peer_transport *transport)
 {
     char monitor_endpoint[64];
     (void)snprintf(monitor_endpoint, sizeof(monitor_endpoint), MONITOR_ENDPOINT,
@@ -179,11 +179,11 @@ static enum treadle_status open_sockets(struct transport *transport)
     return TREADLE_OK;
 }
 
-enum treadle_status client_transport_open(struct transport **out, const char *endpoint,
-                                          char text[TRANSPORT_TEXT_SIZE])
+enum treadle_status peer_transport_open(struct peer_transport **out, const char *endpoint,
+                                        char text[TRANSPORT_TEXT_SIZE])
 {
     text[0] = '\0';
-    struct transport *transport = calloc(1, sizeof(*transport));
+    struct peer_transport *transport = calloc(1, sizeof(*transport));
     if (transport == NULL) {
         return TREADLE_E_NOMEM;
     }
@@ -202,16 +202,16 @@ enum treadle_status client_transport_open(struct transport **out, const char *en
     }
     if (status != TREADLE_OK) {
         memcpy(text, transport->text, sizeof(transport->text));
-        client_transport_close(&transport);
+        peer_transport_close(&transport);
         return status;
     }
     *out = transport;
     return TREADLE_OK;
 }
 
-void client_transport_close(struct transport **transport_pointer)
+void peer_transport_close(struct peer_transport **transport_pointer)
 {
-    struct transport *transport = *transport_pointer;
+    struct peer_transport *transport = *transport_pointer;
     if (transport == NULL) {
         return;
     }
@@ -226,7 +226,7 @@ void client_transport_close(struct transport **transport_pointer)
     *transport_pointer = NULL;
 }
 
-enum treadle_status client_transport_reopen(struct transport *transport)
+enum treadle_status peer_transport_reopen(struct peer_transport *transport)
 {
     char text[TRANSPORT_TEXT_SIZE];
     memcpy(text, transport->text, sizeof(text));
@@ -240,14 +240,14 @@ enum treadle_status client_transport_reopen(struct transport *transport)
 
 /* ---- the monitor ---- */
 
-static void on_closed(struct transport *transport)
+static void on_closed(struct peer_transport *transport)
 {
     if (!transport->is_unresolved) {
         set_text(transport, "nothing listens at %s", transport->endpoint);
     }
 }
 
-static unsigned on_disconnected(struct transport *transport)
+static unsigned on_disconnected(struct peer_transport *transport)
 {
     const bool was_connected = transport->is_connected;
     if (was_connected) {
@@ -260,7 +260,7 @@ static unsigned on_disconnected(struct transport *transport)
     return was_connected ? TRANSPORT_DISCONNECTED : 0;
 }
 
-static unsigned on_monitored(struct transport *transport, unsigned event, uint32_t value)
+static unsigned on_monitored(struct peer_transport *transport, unsigned event, uint32_t value)
 {
     switch (event) {
     case ZMQ_EVENT_CONNECTED:
@@ -304,7 +304,7 @@ static unsigned on_monitored(struct transport *transport, unsigned event, uint32
 }
 
 /* One event of the monitor; false when there is none. */
-static bool receive_monitored(struct transport *transport, unsigned *event, uint32_t *value)
+static bool receive_monitored(struct peer_transport *transport, unsigned *event, uint32_t *value)
 {
     zmq_msg_t part;
     zmq_msg_init(&part);
@@ -324,7 +324,7 @@ static bool receive_monitored(struct transport *transport, unsigned *event, uint
     return is_event;
 }
 
-unsigned client_transport_update(struct transport *transport)
+unsigned peer_transport_update(struct peer_transport *transport)
 {
     unsigned flags = 0;
     unsigned event = 0;
@@ -341,7 +341,7 @@ unsigned client_transport_update(struct transport *transport)
 
 /* ---- messages ---- */
 
-const struct wire_frames *client_transport_receive(struct transport *transport)
+const struct wire_frames *peer_transport_receive(struct peer_transport *transport)
 {
     close_parts(transport);
     bool has_more = true;
@@ -374,7 +374,7 @@ const struct wire_frames *client_transport_receive(struct transport *transport)
     return &transport->frames;
 }
 
-bool client_transport_is_writable(struct transport *transport)
+bool peer_transport_is_writable(struct peer_transport *transport)
 {
     int events = 0;
     size_t size = sizeof(events);
@@ -382,7 +382,7 @@ bool client_transport_is_writable(struct transport *transport)
            (events & ZMQ_POLLOUT) != 0;
 }
 
-bool client_transport_send(struct transport *transport, const struct wire_frames *frames)
+bool peer_transport_send(struct peer_transport *transport, const struct wire_frames *frames)
 {
     for (size_t i = 0; i < frames->count; i++) {
         const int flags = ZMQ_DONTWAIT | (i + 1 < frames->count ? ZMQ_SNDMORE : 0);
@@ -394,8 +394,8 @@ bool client_transport_send(struct transport *transport, const struct wire_frames
     return true;
 }
 
-unsigned client_transport_wait(struct transport *transport, int64_t timeout_ms, int fd,
-                               bool for_room)
+unsigned peer_transport_wait(struct peer_transport *transport, int64_t timeout_ms, int fd,
+                             bool for_room)
 {
     zmq_pollitem_t items[3] = {
         {.socket = transport->socket,
@@ -416,7 +416,7 @@ unsigned client_transport_wait(struct transport *transport, int64_t timeout_ms, 
     return flags;
 }
 
-const char *client_transport_reason(const struct transport *transport)
+const char *peer_transport_reason(const struct peer_transport *transport)
 {
     return transport->text;
 }

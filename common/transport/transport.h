@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+/*
+ * A client's or worker's connection: one ZeroMQ context, one DEALER that reconnects by itself, and
+ * its monitor, which tells whether there is a connection and why there is none. Nothing here blocks
+ * but peer_transport_wait(). One thread.
+ */
+#ifndef TREADLE_TRANSPORT_H
+#define TREADLE_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <treadle/status.h>
+
+#include "common/wire/message.h"
+
+struct peer_transport;
+
+#define TRANSPORT_TEXT_SIZE 400
+
+/* What peer_transport_update() saw since the last time; several may be set. */
+#define TRANSPORT_CONNECTED    1U /* a connection is there; the one before it, if any, is not */
+#define TRANSPORT_DISCONNECTED 2U /* none is there */
+#define TRANSPORT_NOT_ADMITTED                                                                     \
+    4U /* refused by key: this socket does not try again, peer_transport_reopen() */
+
+/* Opens the sockets and begins to connect. On TREADLE_OK end it with peer_transport_close(). On
+ * TREADLE_E_INVALID (not an endpoint) and TREADLE_E_IO, TREADLE_E_NOMEM `text` says why. */
+enum treadle_status peer_transport_open(struct peer_transport **out, const char *endpoint,
+                                        char text[TRANSPORT_TEXT_SIZE]);
+
+/* Closes the sockets; what was sent has 1.5 s to leave. NULL inside is fine. */
+void peer_transport_close(struct peer_transport **transport_pointer);
+
+/* Begins again with new sockets; messages under way either way are lost. */
+enum treadle_status peer_transport_reopen(struct peer_transport *transport);
+
+/* Reads the monitor; call it before peer_transport_receive(). */
+unsigned peer_transport_update(struct peer_transport *transport);
+
+/* The next message that has arrived, or NULL. Valid until the next call or the end of the
+ * transport. */
+const struct wire_frames *peer_transport_receive(struct peer_transport *transport);
+
+/* Whether a message can be sent now. */
+bool peer_transport_is_writable(struct peer_transport *transport);
+
+/* Sends a message, copying it; false if there was no connection after all. */
+bool peer_transport_send(struct peer_transport *transport, const struct wire_frames *frames);
+
+#define TRANSPORT_READY       1U /* something came, or happened */
+#define TRANSPORT_FD          2U /* the caller's descriptor is readable */
+#define TRANSPORT_INTERRUPTED 4U
+
+/* Waits for input, the caller's descriptor (-1: none), or, if asked, room to send; -1: without an
+ * end. 0: time is up. */
+unsigned peer_transport_wait(struct peer_transport *transport, int64_t timeout_ms, int fd,
+                             bool for_room);
+
+/* Why there is no connection, in words; "" if there is one or nothing is known yet. */
+const char *peer_transport_reason(const struct peer_transport *transport);
+
+#endif
