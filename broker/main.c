@@ -3,71 +3,109 @@
 #define _GNU_SOURCE
 
 #include <argp.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
+#include <unistd.h>
 
+#include "broker/shell/config.h"
 #include "broker/shell/loop.h"
 #include "common/base/log.h"
 
-#define DRAIN_MS         30000U
 #define DEV_ENDPOINT     "tcp://127.0.0.1:7330"
 #define DEFAULT_ENDPOINT "ipc:///run/treadle/treadled.sock"
+#define DEFAULT_PATH     "/etc/treadle/treadled.conf"
 
-enum option_key { OPTION_DEV = 0x100, OPTION_INSECURE, OPTION_LOG_LEVEL };
+enum option_key {
+    OPTION_DEV = 0x100,
+    OPTION_INSECURE,
+    OPTION_LOG_LEVEL,
+    OPTION_LOG_FORMAT,
+    OPTION_CHECK
+};
 
+/* clang-format off */
 static const struct argp_option options[] = {
+    {"config", 'c', "FILE", 0,
+     "Read FILE (else TREADLE_CONFIG, else " DEFAULT_PATH " if it is there); see treadled.conf(5)", 0},
+    {"check-config", OPTION_CHECK, NULL, 0,
+     "Say what is wrong with the configuration and end; binds nothing, writes nothing", 0},
     {"listen", 'l', "ENDPOINT", 0,
-     "Listen on ENDPOINT: ipc://PATH or tcp://HOST:PORT (port * picks a free one); may be repeated",
-     0},
+     "Listen on ENDPOINT: ipc://PATH or tcp://HOST:PORT (port * picks a free one); may be repeated", 0},
     {"dev", OPTION_DEV, NULL, 0,
      "For the first five minutes: plain TCP on the loopback, each task told as it lives", 0},
     {"insecure", OPTION_INSECURE, NULL, 0, "Admit plain TCP on the loopback", 0},
-    {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0,
-     "debug, info, warn or error (info; with --dev: warn)", 0},
+    {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "debug, info, warn or error (info; with --dev: warn)", 0},
+    {"log-format", OPTION_LOG_FORMAT, "FORMAT", 0, "auto, text, json or journal (auto)", 0},
     {0},
 };
+/* clang-format on */
 
 struct settings {
-    struct loop_config loop;
-    enum log_level log_level;
-    bool is_log_level_given;
-    bool is_insecure;
+    struct config_source source;
+    const char *path; /* -c */
+    bool is_check;
 };
 
-/* NOLINTBEGIN(concurrency-mt-unsafe): argp, before any thread */
-static void add_endpoint(struct argp_state *state, struct transport_config *transport,
-                         const char *endpoint)
+/* ---- what is given ---- */
+
+/* NOLINTBEGIN(concurrency-mt-unsafe): argp and getenv, before any thread */
+static void give(struct argp_state *state, enum config_key key, const char *text)
 {
-    if (transport->endpoint_count == ENDPOINT_COUNT_MAX) {
+    struct settings *settings = state->input;
+    char why[CONFIG_TEXT_SIZE];
+    if (!config_set(&settings->source.given, key, text, CONFIG_LINE_GIVEN, why)) {
+        argp_error(state, "%s", why);
+    }
+}
+
+/* Endpoints of the command line are looked at more closely when they are bound. */
+static void add_endpoint(struct argp_state *state, const char *endpoint)
+{
+    struct config *given = &((struct settings *)state->input)->source.given;
+    if (given->listen_count == ENDPOINT_COUNT_MAX) {
         argp_error(state, "--listen: at most %u endpoints", ENDPOINT_COUNT_MAX);
         return;
     }
-    transport->endpoints[transport->endpoint_count] = endpoint;
-    transport->endpoint_count++;
+    const int size =
+        snprintf(given->listen[given->listen_count], CONFIG_ENDPOINT_SIZE, "%s", endpoint);
+    if (size < 0 || size >= CONFIG_ENDPOINT_SIZE) {
+        argp_error(state, "--listen: the endpoint is too long");
+        return;
+    }
+    given->listen_count++;
+    given->line[CONFIG_LISTEN] = CONFIG_LINE_GIVEN;
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
 {
     struct settings *settings = state->input;
     switch (key) {
+    case 'c':
+        settings->path = argument;
+        return 0;
     case 'l':
-        add_endpoint(state, &settings->loop.transport, argument);
+        add_endpoint(state, argument);
+        return 0;
+    case OPTION_CHECK:
+        settings->is_check = true;
         return 0;
     case OPTION_DEV:
-        settings->loop.is_dev = true;
+        settings->source.is_dev = true;
         return 0;
     case OPTION_INSECURE:
-        settings->is_insecure = true;
+        give(state, CONFIG_INSECURE, "true");
         return 0;
     case OPTION_LOG_LEVEL:
-        if (!log_level_parse(argument, &settings->log_level)) {
-            argp_error(state, "--log-level: %s: not one of debug, info, warn, error", argument);
-        }
-        settings->is_log_level_given = true;
+        give(state, CONFIG_LOG_LEVEL, argument);
+        return 0;
+    case OPTION_LOG_FORMAT:
+        give(state, CONFIG_LOG_FORMAT, argument);
         return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "%s: no arguments are expected", argument);
@@ -77,35 +115,123 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
     }
 }
 
+/* What flags can say, the environment can say where they do not. */
+static bool take_environment(struct config *given)
+{
+    static const struct {
+        enum config_key key;
+        const char *name;
+    } variables[] = {
+        {CONFIG_LISTEN, "TREADLE_LISTEN"},
+        {CONFIG_INSECURE, "TREADLE_INSECURE"},
+        {CONFIG_LOG_LEVEL, "TREADLE_LOG_LEVEL"},
+        {CONFIG_LOG_FORMAT, "TREADLE_LOG_FORMAT"},
+    };
+    for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
+        char why[CONFIG_TEXT_SIZE];
+        const char *text = getenv(variables[i].name);
+        if (text == NULL || text[0] == '\0' ||
+            given->line[variables[i].key] != CONFIG_LINE_DEFAULT) {
+            continue;
+        }
+        if (!config_set(given, variables[i].key, text, CONFIG_LINE_GIVEN, why)) {
+            (void)fprintf(stderr, "treadled: %s: %s\n", variables[i].name, why);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* -c, else TREADLE_CONFIG, else the file that is there; a broker for trying things out takes none
+ * that nobody named. */
+static void choose_path(struct settings *settings)
+{
+    const char *named = settings->path != NULL ? settings->path : getenv("TREADLE_CONFIG");
+    if (settings->path == NULL && (named == NULL || named[0] == '\0' || settings->source.is_dev)) {
+        named = !settings->source.is_dev && access(DEFAULT_PATH, F_OK) == 0 ? DEFAULT_PATH : NULL;
+    }
+    settings->source.path = named;
+}
+
+/* systemd says which file the journal reads for us; stderr may have been sent elsewhere since. */
+static bool is_stderr_journal(void)
+{
+    char text[64];
+    struct stat state;
+    const char *stream = getenv("JOURNAL_STREAM");
+    if (stream == NULL || fstat(STDERR_FILENO, &state) != 0) {
+        return false;
+    }
+    (void)snprintf(text, sizeof text, "%" PRIuMAX ":%" PRIuMAX, (uintmax_t)state.st_dev,
+                   (uintmax_t)state.st_ino);
+    return strcmp(text, stream) == 0;
+}
 /* NOLINTEND(concurrency-mt-unsafe) */
 
-static void complete(struct settings *settings)
+/* ---- starting ---- */
+
+static void tell_mistakes(const char *path, const struct config_mistakes *mistakes)
 {
-    struct loop_config *loop = &settings->loop;
-    if (loop->is_dev && !settings->is_log_level_given) {
-        settings->log_level = LOG_LEVEL_WARN; /* what happens is told as sentences */
+    uint32_t i = 0;
+    for (; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {
+        char text[2 * CONFIG_TEXT_SIZE];
+        config_print_mistake(text, sizeof text, path, &mistakes->at[i]);
+        (void)fprintf(stderr, "treadled: %s\n", text);
     }
-    if (loop->transport.endpoint_count == 0) {
-        loop->transport.endpoints[0] = loop->is_dev ? DEV_ENDPOINT : DEFAULT_ENDPOINT;
+    if (i < mistakes->count) {
+        (void)fprintf(stderr, "treadled: %s: and %" PRIu32 " more\n", path, mistakes->count - i);
+    }
+}
+
+static void complete(struct loop_config *loop, const struct config_source *source,
+                     const struct config *config)
+{
+    config_to_core(config, &loop->core);
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        loop->transport.endpoints[i] = config->listen[i];
+    }
+    loop->transport.endpoint_count = config->listen_count;
+    if (config->listen_count == 0) {
+        loop->transport.endpoints[0] = source->is_dev ? DEV_ENDPOINT : DEFAULT_ENDPOINT;
         loop->transport.endpoint_count = 1;
     }
-    core_config_init(&loop->core);
-    loop->transport.is_plain_tcp_allowed = loop->is_dev || settings->is_insecure;
+    loop->transport.is_plain_tcp_allowed = source->is_dev || config->value[CONFIG_INSECURE] != 0;
     loop->transport.connection_count_max = loop->core.connection_count_max;
     loop->transport.frame_size_max = loop->core.body_size_max + FIRST_FRAME_SIZE_MAX;
     loop->version = TREADLE_VERSION;
-    loop->drain_ms = DRAIN_MS;
+    loop->is_dev = source->is_dev;
+    loop->rss_max = config->value[CONFIG_MEMORY_MAX];
+    loop->source = source;
+    loop->settings = config;
 }
 
-/* Signals to end are read from a descriptor; a pipe that nobody reads is an error of write(). */
-static void block_signals(void)
+/* Signals are read from a descriptor; a pipe that nobody reads is an error of write(). A terminal
+ * that goes away ends a broker for trying things out. */
+static void block_signals(bool is_dev)
 {
     sigset_t signals;
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGTERM);
     (void)sigaddset(&signals, SIGINT);
+    if (!is_dev) {
+        (void)sigaddset(&signals, SIGHUP);
+    }
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int start(const struct config_source *source, const struct config *config)
+{
+    struct loop_config loop = {.version = NULL};
+    complete(&loop, source, config);
+    log_never_wait();
+    log_open((enum log_level)config->value[CONFIG_LOG_LEVEL], config_to_sink(config, source));
+    if (sodium_init() == -1) {
+        (void)fprintf(stderr, "treadled: start: no source of random numbers\n");
+        return EX_OSERR;
+    }
+    block_signals(source->is_dev);
+    return loop_run(&loop);
 }
 
 int main(int argc, char **argv)
@@ -115,19 +241,29 @@ int main(int argc, char **argv)
         .parser = parse_option,
         .doc = "The broker of a treadle mesh: takes tasks from clients and routes them to workers.",
     };
-    struct settings settings = {.log_level = LOG_LEVEL_INFO};
+    static struct settings settings; /* too large for a modest stack, and lives as long as we do */
+    static struct config config;
+    struct config_mistakes mistakes;
     argp_program_version = "treadled " TREADLE_VERSION;
     argp_err_exit_status = EX_USAGE;
+    config_init(&settings.source.given);
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
     if (argp_parse(&argp, argc, argv, 0, NULL, &settings) != 0) {
         return EX_USAGE;
     }
-    complete(&settings);
-    log_open(settings.log_level, LOG_FORMAT_TEXT);
-    if (sodium_init() == -1) {
-        (void)fprintf(stderr, "treadled: start: no source of random numbers\n");
-        return EX_OSERR;
+    if (!take_environment(&settings.source.given)) {
+        return EX_CONFIG;
     }
-    block_signals();
-    return loop_run(&settings.loop);
+    choose_path(&settings);
+    settings.source.is_stderr_journal = is_stderr_journal();
+    const char *path = settings.source.path == NULL ? "defaults" : settings.source.path;
+    if (!config_load(&config, &settings.source, &mistakes)) {
+        tell_mistakes(path, &mistakes);
+        return EX_CONFIG;
+    }
+    if (settings.is_check) {
+        (void)printf("%s: ok\n", path);
+        return fflush(stdout) == 0 ? EX_OK : EX_IOERR;
+    }
+    return start(&settings.source, &config);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-#define _GNU_SOURCE /* gethostname, clock_gettime */
+#define _GNU_SOURCE /* gethostname, clock_gettime, strerrordesc_np */
 #include "client/client_internal.h"
 
 #include <errno.h>
@@ -14,13 +14,16 @@
 #include <sodium.h>
 
 #include "client/task.h"
-#include "common/base/assert.h"
+#include "client/wakeup.h"
 #include "common/transport/transport.h"
 
 #define BROKER_DEFAULT     "tcp://127.0.0.1:7330"
 #define CONNECT_TIMEOUT_MS 5000
 #define IN_FLIGHT_DEFAULT  65536
 #define IN_FLIGHT_LIMIT    (UINT32_C(1) << 24)
+#define BYTE_MAX_DEFAULT   (UINT64_C(256) << 20)
+#define BLOCKED_MS         100  /* a message that waits for room in the socket is tried again */
+#define REOPEN_MS          1000 /* sockets that could not be opened */
 #define ERROR_TEXT_SIZE    600
 #define RECEIVE_COUNT_MAX  1024 /* messages in a row before time is kept and others are sent */
 #define SUBMIT_SEND_COUNT                                                                          \
@@ -35,6 +38,10 @@ struct treadle_client {
     char *endpoint;
     bool is_event_new; /* something came that nobody has looked for since */
     bool had_contact;
+    struct wakeup wakeup; /* open once the application asked for it */
+    uint32_t in_flight_max;
+    uint64_t byte_max;
+    uint64_t reopen_at_ms; /* there are no sockets, and these are tried then; 0: there are */
     bool is_blocked;       /* a message waits for room in the socket */
     uint32_t unsent_count; /* submissions since the last look at the socket */
     uint64_t worked_at_ms;
@@ -45,10 +52,6 @@ struct treadle_client {
 /* What made this thread's last treadle_client_open() fail: there is no client to ask. */
 static _Thread_local char open_error[ERROR_TEXT_SIZE];
 
-_Static_assert((int)TREADLE_TASK_EXPIRED == (int)TASK_EXPIRED, "states as on the wire");
-_Static_assert((int)TREADLE_TASK_SUCCEEDED == (int)TASK_SUCCEEDED, "states as on the wire");
-_Static_assert((int)TREADLE_FAILURE_UPSTREAM == (int)FAILURE_UPSTREAM, "kinds as on the wire");
-_Static_assert((int)TREADLE_FAILURE_DAMAGED == (int)FAILURE_DAMAGED, "kinds as on the wire");
 _Static_assert((int)TREADLE_CANCEL_UNKNOWN == (int)CANCEL_UNKNOWN, "answers as on the wire");
 
 uint64_t client_now_ms(void)
@@ -87,7 +90,8 @@ static struct client_session *create_session(const struct treadle_client_options
     char host[256] = "";
     char name[NAME_SIZE_MAX + 1];
     struct client_session_config config = {
-        .in_flight_max = options->in_flight_max != 0 ? options->in_flight_max : IN_FLIGHT_DEFAULT,
+        .in_flight_max = options->in_flight_max,
+        .byte_max = options->byte_max,
     };
     if (gethostname(host, sizeof(host) - 1) != 0) {
         host[0] = '\0';
@@ -144,8 +148,13 @@ enum treadle_status client_open_only(treadle_client **client_pointer,
     }
     enum treadle_status status = TREADLE_E_NOMEM;
     const char *endpoint = options.broker != NULL ? options.broker : default_broker();
+    options.in_flight_max = options.in_flight_max != 0 ? options.in_flight_max : IN_FLIGHT_DEFAULT;
+    options.byte_max = options.byte_max != 0 ? options.byte_max : BYTE_MAX_DEFAULT;
     treadle_client *client = calloc(1, sizeof(*client));
     if (client != NULL) {
+        client->in_flight_max = options.in_flight_max;
+        client->byte_max = options.byte_max;
+        wakeup_init(&client->wakeup);
         client_task_reader_init(&client->reader);
         client->endpoint = strdup(endpoint);
     }
@@ -232,6 +241,7 @@ void treadle_client_close(treadle_client **client_pointer)
     client_event_destroy(&client->answer);
     client_session_destroy(&client->session);
     peer_transport_close(&client->transport);
+    wakeup_close(&client->wakeup);
     client_task_reader_reset(&client->reader);
     free(client->endpoint);
     free(client);
@@ -316,11 +326,28 @@ static void send_all(treadle_client *client, uint64_t now_ms)
     }
 }
 
-/* Does what is due; false when the sockets are beyond help. */
+/* False, and tried again later, when there are no sockets to be had. */
+static bool reopen(treadle_client *client, uint64_t now_ms)
+{
+    client_session_on_disconnected(client->session, now_ms);
+    if (peer_transport_reopen(client->transport) != TREADLE_OK) {
+        set_error(client, "%s", peer_transport_reason(client->transport));
+        client->reopen_at_ms = now_ms + REOPEN_MS;
+        return false;
+    }
+    client->reopen_at_ms = 0;
+    return true;
+}
+
+/* Does what is due; false while there are no sockets. */
 static bool work(treadle_client *client)
 {
     const uint64_t now_ms = client_now_ms();
     client->worked_at_ms = now_ms;
+    if (client->reopen_at_ms != 0 && (now_ms < client->reopen_at_ms || !reopen(client, now_ms))) {
+        client->unsent_count = 0;
+        return false;
+    }
     const unsigned happened = peer_transport_update(client->transport);
     if ((happened & TRANSPORT_DISCONNECTED) != 0) {
         client_session_on_disconnected(client->session, now_ms);
@@ -330,29 +357,76 @@ static bool work(treadle_client *client)
     }
     receive(client, now_ms);
     client_session_on_time(client->session, now_ms);
-    if (client_session_wants_reconnect(client->session) ||
-        (happened & TRANSPORT_NOT_ADMITTED) != 0) {
-        client_session_on_disconnected(client->session, now_ms);
-        if (peer_transport_reopen(client->transport) != TREADLE_OK) {
-            set_error(client, "%s", peer_transport_reason(client->transport));
-            return false;
-        }
+    if ((client_session_wants_reconnect(client->session) ||
+         (happened & TRANSPORT_NOT_ADMITTED) != 0) &&
+        !reopen(client, now_ms)) {
+        return false;
     }
     send_all(client, now_ms);
     return true;
+}
+
+/* When there is something to do, if nothing comes before. */
+static uint64_t due_at_ms(const treadle_client *client, uint64_t now_ms)
+{
+    if (client->reopen_at_ms != 0) {
+        return client->reopen_at_ms;
+    }
+    const uint64_t at_ms = client_session_next_at_ms(client->session);
+    /* What is due but cannot be sent waits for room in the socket, not for time. */
+    return at_ms <= now_ms && client->is_blocked ? now_ms + BLOCKED_MS : at_ms;
 }
 
 /* How long to wait at most before something is due. */
 static int64_t wait_ms(const treadle_client *client, uint64_t until_ms)
 {
     const uint64_t now_ms = client_now_ms();
-    uint64_t at_ms = client_session_next_at_ms(client->session);
-    at_ms = at_ms < until_ms ? at_ms : until_ms;
+    const uint64_t due_ms = due_at_ms(client, now_ms);
+    const uint64_t at_ms = due_ms < until_ms ? due_ms : until_ms;
     if (at_ms <= now_ms) {
-        /* What is due but cannot be sent waits for room in the socket, not for time. */
-        return client->is_blocked && now_ms < until_ms ? 100 : 0;
+        return 0;
     }
     return at_ms - now_ms < TIMEOUT_MAX_MS ? (int64_t)(at_ms - now_ms) : TIMEOUT_MAX_MS;
+}
+
+/* The application's descriptor tells what there is to do, or to give, from here on. To be called
+ * after whatever touched the sockets, submitted tasks or took events. */
+static void rearm(treadle_client *client)
+{
+    struct wakeup *wakeup = &client->wakeup;
+    const bool has_events = client_session_figures(client->session).event_count > 0;
+    if (!wakeup_is_open(wakeup) || (has_events && wakeup->is_now)) {
+        return; /* what the sockets say can wait until the events are taken */
+    }
+    const bool has_input = client->reopen_at_ms == 0 && peer_transport_has_input(client->transport);
+    const uint64_t now_ms = client_now_ms();
+    const uint64_t at_ms = due_at_ms(client, now_ms);
+    if (has_input || has_events || client->unsent_count > 0 || at_ms <= now_ms ||
+        client_session_is_over(client->session)) {
+        wakeup_now(wakeup);
+    } else {
+        wakeup_at(wakeup, now_ms, at_ms);
+    }
+}
+
+int treadle_client_fd(treadle_client *client)
+{
+    struct wakeup *wakeup = &client->wakeup;
+    if (!wakeup_is_open(wakeup)) {
+        enum treadle_status status = wakeup_open(wakeup);
+        if (status == TREADLE_OK) {
+            status = peer_transport_watch(client->transport, wakeup->epoll_fd);
+        }
+        if (status != TREADLE_OK) {
+            const char *why = strerrordesc_np(errno);
+            set_error(client, "cannot make a descriptor to poll: %s",
+                      why != NULL ? why : treadle_status_text(status));
+            wakeup_close(wakeup);
+            return -1;
+        }
+    }
+    rearm(client);
+    return wakeup->epoll_fd;
 }
 
 unsigned client_pump(treadle_client *client, int64_t timeout_ms, int fd)
@@ -400,12 +474,22 @@ static uint64_t until_from_timeout(int64_t timeout_ms)
     return timeout_ms < 0 ? UINT64_MAX : client_now_ms() + (uint64_t)timeout_ms;
 }
 
-/* One turn of a wait: TREADLE_OK means look again. */
+static enum treadle_status time_is_up(treadle_client *client)
+{
+    const char *why = client_transport_text(client);
+    set_error(client, "%s", why[0] != '\0' ? why : treadle_status_text(TREADLE_E_TIMEOUT));
+    return TREADLE_E_TIMEOUT;
+}
+
+/* One turn of a wait: TREADLE_OK means look again. Whatever else comes, it ends in time. */
 static enum treadle_status wait_once(treadle_client *client, uint64_t until_ms)
 {
     const uint64_t now_ms = client_now_ms();
     if (client_session_is_over(client->session)) {
         return TREADLE_E_REFUSED; /* client->error says why */
+    }
+    if (now_ms > until_ms) {
+        return time_is_up(client);
     }
     int64_t span_ms = TREADLE_FOREVER;
     if (until_ms != UINT64_MAX) {
@@ -422,12 +506,7 @@ static enum treadle_status wait_once(treadle_client *client, uint64_t until_ms)
         set_error(client, "interrupted by a signal");
         return TREADLE_E_AGAIN;
     }
-    if (until_ms != UINT64_MAX && client_now_ms() >= until_ms) {
-        const char *why = client_transport_text(client);
-        set_error(client, "%s", why[0] != '\0' ? why : treadle_status_text(TREADLE_E_TIMEOUT));
-        return TREADLE_E_TIMEOUT;
-    }
-    return TREADLE_OK;
+    return client_now_ms() >= until_ms ? time_is_up(client) : TREADLE_OK;
 }
 
 static bool is_answer_to(const struct client_event *event, const void *context)
@@ -461,6 +540,33 @@ enum treadle_status client_request(treadle_client *client, const struct message 
 
 /* ---- tasks ---- */
 
+static void set_too_large(treadle_client *client, size_t body_size)
+{
+    const uint64_t admitted_size = client_session_figures(client->session).body_size_max;
+    if (body_size > admitted_size) {
+        set_error(client, "the body has %zu bytes, and the broker admits %llu", body_size,
+                  (unsigned long long)admitted_size);
+    } else {
+        set_error(client, "the body has %zu bytes, and this client holds %llu (byte_max)",
+                  body_size, (unsigned long long)client->byte_max);
+    }
+}
+
+static void set_no_room(treadle_client *client)
+{
+    const struct client_session_figures figures = client_session_figures(client->session);
+    if (figures.in_flight_count >= client->in_flight_max) {
+        set_error(client, "%u tasks are in flight (in_flight_max): take outcomes first",
+                  (unsigned)figures.in_flight_count);
+    } else {
+        set_error(client,
+                  "%u tasks in flight and %u outcomes not taken hold %llu bytes of %llu "
+                  "(byte_max): take outcomes first",
+                  (unsigned)figures.in_flight_count, (unsigned)figures.event_count,
+                  (unsigned long long)figures.held_size, (unsigned long long)client->byte_max);
+    }
+}
+
 enum treadle_status client_submit(treadle_client *client, const struct treadle_task *task,
                                   uint32_t tell, struct treadle_task_id *id)
 {
@@ -474,11 +580,9 @@ enum treadle_status client_submit(treadle_client *client, const struct treadle_t
     const enum treadle_status status =
         client_session_submit(client->session, client_now_ms(), submission);
     if (status == TREADLE_E_LIMIT) {
-        set_error(client, "the body has %zu bytes, and the broker admits %llu",
-                  submission->body.size,
-                  (unsigned long long)client_session_figures(client->session).body_size_max);
+        set_too_large(client, submission->body.size);
     } else if (status == TREADLE_E_AGAIN) {
-        set_error(client, "too many tasks are in flight: take outcomes first");
+        set_no_room(client);
     } else if (status != TREADLE_OK) {
         return fail(client, status);
     } else if (id != NULL) {
@@ -496,7 +600,10 @@ enum treadle_status treadle_client_submit(treadle_client *client, const struct t
     }
     /* Sent at once when little happens, together when much does. */
     if (++client->unsent_count >= SUBMIT_SEND_COUNT || client_now_ms() != client->worked_at_ms) {
-        (void)work(client); /* a socket beyond help is told to who waits */
+        (void)work(client); /* that there is no socket is told to who waits */
+        rearm(client);
+    } else if (wakeup_is_open(&client->wakeup)) {
+        wakeup_now(&client->wakeup);
     }
     return TREADLE_OK;
 }
@@ -504,140 +611,31 @@ enum treadle_status treadle_client_submit(treadle_client *client, const struct t
 enum treadle_status treadle_client_flush(treadle_client *client, int64_t timeout_ms)
 {
     const uint64_t until_ms = until_from_timeout(timeout_ms);
-    while (client_session_figures(client->session).unaccepted_count > 0) {
+    enum treadle_status status = work(client) ? TREADLE_OK : TREADLE_E_IO;
+    while (status == TREADLE_OK && client_session_figures(client->session).unaccepted_count > 0) {
         client->is_event_new = false; /* events are for treadle_client_recv() */
-        const enum treadle_status status = wait_once(client, until_ms);
-        if (status != TREADLE_OK) {
-            return status;
-        }
+        status = wait_once(client, until_ms);
     }
-    return TREADLE_OK;
+    rearm(client);
+    return status;
 }
 
-/* Whether an event ends somebody's waiting for a task. */
-static bool is_end(const struct client_event *event)
+/* An application that always finds outcomes must not forget to acknowledge them. */
+static void keep_up(treadle_client *client)
 {
-    switch (event->kind) {
-    case CLIENT_EVENT_SETTLED:
-        return true;
-    case CLIENT_EVENT_ACCEPTED:
-        return event->status != ACCEPT_OK && event->status != ACCEPT_EXISTING;
-    case CLIENT_EVENT_AWAITED:
-        return event->status == AWAIT_GONE || event->status == AWAIT_UNKNOWN;
-    case CLIENT_EVENT_WELCOME:
-    case CLIENT_EVENT_REFUSED:
-    case CLIENT_EVENT_CANCELLED:
-    case CLIENT_EVENT_ANSWER:
-        return false;
+    if (client_now_ms() != client->worked_at_ms) {
+        (void)work(client); /* that there is no socket is told to who waits */
     }
-    return false;
 }
 
 static bool is_end_of(const struct client_event *event, const void *context)
 {
     const struct treadle_task_id *id = context;
-    return is_end(event) && memcmp(event->id.bytes, id->bytes, sizeof(id->bytes)) == 0;
+    return client_event_is_end(event) && memcmp(event->id.bytes, id->bytes, sizeof(id->bytes)) == 0;
 }
 
-struct owned_outcome {
-    struct treadle_outcome outcome; /* first: what the application sees */
-    struct client_event *event;
-};
-
-static void outcome_from_accepted(struct treadle_outcome *outcome, const struct client_event *event)
-{
-    switch ((unsigned)event->status) { /* the others are no outcome */
-    case ACCEPT_BUSY:
-        outcome->status = TREADLE_E_BUSY;
-        break;
-    case ACCEPT_CONFLICT:
-        outcome->status = TREADLE_E_CONFLICT;
-        break;
-    case ACCEPT_FATE_UNKNOWN:
-        outcome->status = TREADLE_E_NOT_FOUND;
-        break;
-    default:
-        outcome->status = TREADLE_E_REFUSED;
-        break;
-    }
-    outcome->reason = event->reason != BUSY_NONE ? busy_reason_text(event->reason)
-                                                 : accept_status_text(event->status);
-}
-
-static const char *text_or_empty(struct bytes text)
-{
-    return text.size > 0 ? (const char *)text.data : "";
-}
-
-static void outcome_from_settled(struct treadle_outcome *outcome, const struct client_event *event)
-{
-    const struct wire_settled_entry *settled = &event->settled;
-    outcome->status = TREADLE_OK;
-    outcome->state = (enum treadle_task_state)settled->outcome;
-    outcome->kind = (enum treadle_failure_kind)settled->kind;
-    outcome->dispatch = (uint32_t)settled->dispatch;
-    outcome->attempts = (uint32_t)settled->attempts;
-    outcome->attempts_max = (uint32_t)settled->attempts_max;
-    outcome->is_cancel_requested = (settled->flags & SETTLED_CANCEL_REQUESTED) != 0;
-    outcome->is_result_gone = (settled->flags & SETTLED_RESULT_GONE) != 0;
-    outcome->body = settled->body.size > 0 ? settled->body.data : NULL;
-    outcome->body_size = settled->body.size;
-    if (event->has_error) {
-        outcome->error_name = text_or_empty(event->error.name);
-        outcome->error_message = text_or_empty(event->error.message);
-        outcome->error_trace = text_or_empty(event->error.trace);
-        outcome->worker = text_or_empty(event->error.worker);
-        outcome->host = text_or_empty(event->error.host);
-    }
-}
-
-enum treadle_status client_outcome_from_event(struct client_event **event_pointer,
-                                              struct treadle_outcome **out)
-{
-    struct client_event *event = *event_pointer;
-    TREADLE_ASSERT(is_end(event));
-    struct owned_outcome *owned = calloc(1, sizeof(*owned));
-    if (owned == NULL) {
-        client_event_destroy(event_pointer);
-        return TREADLE_E_NOMEM;
-    }
-    struct treadle_outcome *outcome = &owned->outcome;
-    *outcome = (struct treadle_outcome){
-        .id = event->id,
-        .reason = "",
-        .error_name = "",
-        .error_message = "",
-        .error_trace = "",
-        .worker = "",
-        .host = "",
-    };
-    if (event->kind == CLIENT_EVENT_SETTLED) {
-        outcome_from_settled(outcome, event);
-    } else if (event->kind == CLIENT_EVENT_ACCEPTED) {
-        outcome_from_accepted(outcome, event);
-    } else {
-        outcome->status = TREADLE_E_NOT_FOUND;
-        outcome->reason = await_status_text(event->status);
-    }
-    outcome->kind_text = failure_kind_text((uint64_t)outcome->kind);
-    owned->event = event;
-    *event_pointer = NULL;
-    *out = outcome;
-    return TREADLE_OK;
-}
-
-void treadle_outcome_free(struct treadle_outcome **outcome)
-{
-    if (*outcome != NULL) {
-        struct owned_outcome *owned = (struct owned_outcome *)(void *)*outcome;
-        client_event_destroy(&owned->event);
-        free(owned);
-        *outcome = NULL;
-    }
-}
-
-enum treadle_status treadle_client_recv_id(treadle_client *client, const struct treadle_task_id *id,
-                                           int64_t timeout_ms, struct treadle_outcome **outcome)
+static enum treadle_status receive_id(treadle_client *client, const struct treadle_task_id *id,
+                                      int64_t timeout_ms, struct treadle_outcome **outcome)
 {
     const uint64_t until_ms = until_from_timeout(timeout_ms);
     for (;;) {
@@ -656,27 +654,51 @@ enum treadle_status treadle_client_recv_id(treadle_client *client, const struct 
     }
 }
 
-enum treadle_status treadle_client_recv(treadle_client *client, int64_t timeout_ms,
-                                        struct treadle_outcome **outcome)
+enum treadle_status treadle_client_recv_id(treadle_client *client, const struct treadle_task_id *id,
+                                           int64_t timeout_ms, struct treadle_outcome **outcome)
+{
+    keep_up(client);
+    const enum treadle_status status = receive_id(client, id, timeout_ms, outcome);
+    rearm(client);
+    return status;
+}
+
+static bool is_idle(const treadle_client *client)
+{
+    return client_session_figures(client->session).in_flight_count == 0;
+}
+
+static enum treadle_status receive_any(treadle_client *client, int64_t timeout_ms,
+                                       struct treadle_outcome **outcome)
 {
     const uint64_t until_ms = until_from_timeout(timeout_ms);
     for (;;) {
         struct client_event *event = NULL;
         while ((event = client_take_event(client, NULL, NULL)) != NULL) {
-            if (is_end(event)) {
+            if (client_event_is_end(event)) {
                 return client_outcome_from_event(&event, outcome);
             }
             client_event_destroy(&event);
         }
-        if (client_session_figures(client->session).in_flight_count == 0) {
+        /* With nothing to wait for, what is due is done all the same. */
+        const enum treadle_status status =
+            wait_once(client, is_idle(client) ? until_from_timeout(0) : until_ms);
+        if (status == TREADLE_E_TIMEOUT && is_idle(client)) {
             set_error(client, "nothing is in flight");
-            return TREADLE_E_TIMEOUT;
         }
-        const enum treadle_status status = wait_once(client, until_ms);
         if (status != TREADLE_OK) {
             return status;
         }
     }
+}
+
+enum treadle_status treadle_client_recv(treadle_client *client, int64_t timeout_ms,
+                                        struct treadle_outcome **outcome)
+{
+    keep_up(client);
+    const enum treadle_status status = receive_any(client, timeout_ms, outcome);
+    rearm(client);
+    return status;
 }
 
 enum treadle_status treadle_client_run(treadle_client *client, const struct treadle_task *task,
@@ -695,10 +717,15 @@ enum treadle_status treadle_client_run(treadle_client *client, const struct trea
 enum treadle_status treadle_client_await(treadle_client *client, const struct treadle_task_id *id)
 {
     const enum treadle_status status = client_session_await(client->session, *id);
+    if (status == TREADLE_E_AGAIN) {
+        set_no_room(client);
+        return status;
+    }
     if (status != TREADLE_OK) {
         return fail(client, status);
     }
-    (void)work(client);
+    (void)work(client); /* that there is no socket is told to who waits */
+    rearm(client);
     return TREADLE_OK;
 }
 
@@ -709,14 +736,10 @@ static bool is_cancelled(const struct client_event *event, const void *context)
            memcmp(event->id.bytes, id->bytes, sizeof(id->bytes)) == 0;
 }
 
-enum treadle_status treadle_client_cancel(treadle_client *client, const struct treadle_task_id *id,
+static enum treadle_status wait_cancelled(treadle_client *client, const struct treadle_task_id *id,
                                           int64_t timeout_ms, enum treadle_cancel *answer)
 {
     const uint64_t until_ms = until_from_timeout(timeout_ms);
-    enum treadle_status status = client_session_cancel(client->session, *id);
-    if (status != TREADLE_OK) {
-        return fail(client, status);
-    }
     for (;;) {
         struct client_event *event = client_take_event(client, is_cancelled, id);
         if (event != NULL) {
@@ -726,11 +749,30 @@ enum treadle_status treadle_client_cancel(treadle_client *client, const struct t
             client_event_destroy(&event);
             return TREADLE_OK;
         }
-        status = wait_once(client, until_ms);
+        const enum treadle_status status = wait_once(client, until_ms);
         if (status != TREADLE_OK) {
             return status;
         }
     }
+}
+
+enum treadle_status treadle_client_cancel(treadle_client *client, const struct treadle_task_id *id,
+                                          int64_t timeout_ms, enum treadle_cancel *answer)
+{
+    enum treadle_status status = client_session_cancel(client->session, *id);
+    if (status == TREADLE_E_AGAIN) {
+        set_error(client, "too many cancellations wait for their answers");
+        return status;
+    }
+    if (status != TREADLE_OK) {
+        return fail(client, status);
+    }
+    status = wait_cancelled(client, id, timeout_ms, answer);
+    if (status != TREADLE_OK) {
+        client_session_forget_cancel(client->session, *id); /* the answer, not the request */
+    }
+    rearm(client);
+    return status;
 }
 
 /* ---- looking at it ---- */

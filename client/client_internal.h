@@ -53,6 +53,9 @@ enum treadle_status client_request(treadle_client *client, const struct message 
 enum treadle_status client_submit(treadle_client *client, const struct treadle_task *task,
                                   uint32_t tell, struct treadle_task_id *id);
 
+/* Whether an event ends somebody's waiting for a task. */
+bool client_event_is_end(const struct client_event *event);
+
 /* The outcome of a SETTLED event, of an ACCEPTED that says no, of an AWAITED gone or unknown. Takes
  * the event over and nulls the pointer, on TREADLE_OK and on TREADLE_E_NOMEM. */
 enum treadle_status client_outcome_from_event(struct client_event **event,

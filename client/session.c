@@ -26,7 +26,7 @@ static bool allocate(struct client_session *session)
         return false;
     }
     map_init(&session->map, session->map_memory, count);
-    return true;
+    return client_templates_init(session);
 }
 
 struct client_session *client_session_create(const struct client_session_config *config)
@@ -51,6 +51,12 @@ struct client_session *client_session_create(const struct client_session_config 
     session->window_size = config->window_size != 0 ? config->window_size : WINDOW_SIZE_DEFAULT;
     session->window_count = config->window_count != 0 ? config->window_count : WINDOW_COUNT_DEFAULT;
     session->in_flight_max = config->in_flight_max;
+    session->byte_max = config->byte_max;
+    if (config->byte_max != 0) { /* no index for tasks that never find room */
+        const uint64_t count_max = config->byte_max / client_task_cost(0);
+        session->in_flight_max =
+            count_max < 1 ? 1 : (uint32_t)smaller(config->in_flight_max, count_max);
+    }
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         list_init(&session->stages[stage]);
     }
@@ -67,17 +73,6 @@ struct client_session *client_session_create(const struct client_session_config 
         client_session_destroy(&session);
     }
     return session;
-}
-
-static void cancels_destroy(struct list *cancels)
-{
-    struct list *link = cancels->next;
-    while (link != cancels) {
-        struct list *next = link->next;
-        free(container_of(link, struct cancel_request, link));
-        link = next;
-    }
-    list_init(cancels);
 }
 
 static void request_destroy(struct client_session *session, struct query_request *request)
@@ -99,8 +94,7 @@ void client_session_destroy(struct client_session **session_pointer)
             client_task_destroy(session, session->tasks[i]);
         }
     }
-    cancels_destroy(&session->cancels_pending);
-    cancels_destroy(&session->cancels_sent);
+    client_cancels_destroy(session);
     struct list *link = session->requests.next;
     while (link != &session->requests) {
         struct query_request *request = container_of(link, struct query_request, link);
@@ -119,6 +113,7 @@ void client_session_destroy(struct client_session **session_pointer)
     free(session->free_indexes);
     free(session->heap);
     free(session->map_memory);
+    free(session->templates);
     free(session);
     *session_pointer = NULL;
 }
@@ -197,6 +192,7 @@ static bool on_new_epoch(struct client_session *session)
             return false;
         }
     }
+    session->turn_count_max = 0; /* what was said of the old broker's limits */
     return true;
 }
 
@@ -342,7 +338,11 @@ static enum treadle_status on_accepted_entry(struct client_session *session, uin
         event->retry_after_ms = entry->retry_after_ms;
         client_event_push(session, event);
     }
+    if (entry->status == ACCEPT_BUSY && entry->reason != BUSY_NAMES) { /* not of this name alone */
+        client_turn_on_busy(session, now_ms, entry->retry_after_ms);
+    }
     if (is_taken) {
+        client_turn_on_taken(session);
         client_task_accepted(session, task);
     } else if (is_told) {
         client_task_destroy(session, task);
@@ -376,6 +376,9 @@ static enum treadle_status on_settled_entry(struct client_session *session,
                                             const struct wire_settled_entry *entry)
 {
     struct session_task *task = client_task_find(session, &entry->id);
+    if (task != NULL && is_unanswered(task)) {
+        client_turn_on_taken(session);
+    }
     if (task == NULL || !task->is_watched) {
         if (task != NULL) {
             client_task_destroy(session, task);
@@ -478,33 +481,15 @@ static enum treadle_status on_awaited(struct client_session *session, uint64_t n
     return TREADLE_OK;
 }
 
-static struct cancel_request *cancel_find(const struct list *cancels,
-                                          const struct treadle_task_id *id)
-{
-    for (struct list *link = list_first(cancels); link != NULL; link = list_next(cancels, link)) {
-        struct cancel_request *cancel = container_of(link, struct cancel_request, link);
-        if (memcmp(cancel->id.bytes, id->bytes, sizeof(id->bytes)) == 0) {
-            return cancel;
-        }
-    }
-    return NULL;
-}
-
 static enum treadle_status on_cancelled(struct client_session *session,
                                         const struct message *message)
 {
     struct wire_list entries = message->as.cancelled.entries;
     struct wire_cancelled_entry entry;
     while (wire_cancelled_entry_next(&entries, &entry)) {
-        struct cancel_request *cancel = cancel_find(&session->cancels_sent, &entry.id);
-        if (cancel == NULL) {
-            continue;
-        }
-        if (!client_event_tell(session, CLIENT_EVENT_CANCELLED, entry.id, entry.status, 0)) {
+        if (!client_cancel_answered(session, &entry)) {
             return TREADLE_E_NOMEM;
         }
-        list_remove(&cancel->link);
-        free(cancel);
     }
     return TREADLE_OK;
 }
@@ -541,6 +526,8 @@ static uint64_t *request_of(struct message *message)
         return &message->as.broker_drain.request;
     case MESSAGE_DONE:
         return &message->as.done.request;
+    case MESSAGE_BROKER_RELOAD:
+        return &message->as.broker_reload.request;
     default:
         return NULL;
     }
@@ -698,6 +685,7 @@ uint64_t client_session_next_at_ms(const struct client_session *session)
         at_ms = smaller(at_ms, add_clamped(session->heard_at_ms, silence_ms(session)));
     }
     if (session->is_welcome) {
+        at_ms = smaller(at_ms, client_turn_next_at_ms(session));
         return smaller(at_ms, add_clamped(session->sent_at_ms, heartbeat_ms(session)));
     }
     return smaller(at_ms, session->hello_at_ms);
@@ -705,12 +693,20 @@ uint64_t client_session_next_at_ms(const struct client_session *session)
 
 /* ---- what the application wants ---- */
 
+static bool has_room(const struct client_session *session, uint64_t cost)
+{
+    return map_count(&session->map) < session->in_flight_max &&
+           (session->byte_max == 0 || session->held_size + cost <= session->byte_max);
+}
+
 enum treadle_status client_session_submit(struct client_session *session, uint64_t now_ms,
                                           const struct client_submission *submission)
 {
     const bool is_watched = (submission->fields->flags & SUBMIT_WATCH) != 0;
     struct session_task *task = client_task_find(session, &submission->id);
-    if (submission->body.size > body_size_max(session)) {
+    const uint64_t cost = client_task_cost(submission->body.size);
+    if (submission->body.size > body_size_max(session) ||
+        (session->byte_max != 0 && cost > session->byte_max)) {
         return TREADLE_E_LIMIT;
     }
     if (task != NULL) {
@@ -724,7 +720,7 @@ enum treadle_status client_session_submit(struct client_session *session, uint64
         }
         return TREADLE_OK;
     }
-    if (map_count(&session->map) >= session->in_flight_max) {
+    if (!has_room(session, cost)) {
         return TREADLE_E_AGAIN;
     }
     writer_reset(&session->scratch);
@@ -742,7 +738,8 @@ enum treadle_status client_session_submit(struct client_session *session, uint64
     }
     task->template = template;
     memcpy(task->digest, submission->digest, sizeof(task->digest));
-    task->tell = submission->tell;
+    task->tell = (uint8_t)submission->tell;
+    task->is_id_given = submission->is_id_given;
     task->submitted_at_ms = now_ms;
     client_task_set_watched(session, task, is_watched);
     return TREADLE_OK;
@@ -752,7 +749,7 @@ enum treadle_status client_session_await(struct client_session *session, struct 
 {
     struct session_task *task = client_task_find(session, &id);
     if (task == NULL) {
-        if (map_count(&session->map) >= session->in_flight_max) {
+        if (!has_room(session, client_task_cost(0))) {
             return TREADLE_E_AGAIN;
         }
         task = client_task_create(session, id, (struct bytes){0}, STAGE_AWAIT_PENDING);
@@ -771,45 +768,13 @@ enum treadle_status client_session_await(struct client_session *session, struct 
     return TREADLE_OK;
 }
 
-enum treadle_status client_session_cancel(struct client_session *session, struct treadle_task_id id)
-{
-    struct session_task *task = client_task_find(session, &id);
-    if (task != NULL && task->template != NULL && !task->was_sent) {
-        struct client_event *event = client_event_create(CLIENT_EVENT_CANCELLED, 0);
-        if (event == NULL) {
-            return TREADLE_E_NOMEM;
-        }
-        if (!client_task_cancel_here(session, task)) {
-            client_event_destroy(&event);
-            return TREADLE_E_NOMEM;
-        }
-        event->id = id;
-        event->status = CANCEL_DONE;
-        client_event_push(session, event);
-        return TREADLE_OK;
-    }
-    if (cancel_find(&session->cancels_pending, &id) == NULL &&
-        cancel_find(&session->cancels_sent, &id) == NULL) {
-        struct cancel_request *cancel = malloc(sizeof(*cancel));
-        if (cancel == NULL) {
-            return TREADLE_E_NOMEM;
-        }
-        cancel->id = id;
-        list_init(&cancel->link);
-        list_push_back(&session->cancels_pending, &cancel->link);
-    }
-    if (task != NULL) {
-        task->is_cancel_requested = true;
-    }
-    return TREADLE_OK;
-}
-
 static bool is_query(enum message_kind kind)
 {
     return kind == MESSAGE_TASK_QUERY || kind == MESSAGE_TASK_LIST ||
            kind == MESSAGE_SERVICE_QUERY || kind == MESSAGE_SERVICE_SET ||
            kind == MESSAGE_WORKER_QUERY || kind == MESSAGE_WORKER_DRAIN ||
-           kind == MESSAGE_BROKER_QUERY || kind == MESSAGE_BROKER_DRAIN;
+           kind == MESSAGE_BROKER_QUERY || kind == MESSAGE_BROKER_DRAIN ||
+           kind == MESSAGE_BROKER_RELOAD;
 }
 
 enum treadle_status client_session_request(struct client_session *session,
@@ -901,6 +866,7 @@ struct client_session_figures client_session_figures(const struct client_session
                             session->stage_counts[STAGE_SENT] + session->stage_counts[STAGE_BUSY],
         .awaited_count = session->watched_count,
         .event_count = session->event_count,
+        .held_size = session->held_size,
         .upto = client_upto(session),
         .received_number = session->received_number,
         .message_number = session->message_number,

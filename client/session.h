@@ -10,8 +10,8 @@
  * send(frames); } while ((event = client_session_take_event(session, NULL, NULL)) != NULL) { ...;
  * client_event_destroy(&event); } sleep_until(client_session_next_at_ms(session));
  *
- * Times are ms of any clock that never goes back. Memory: one allocation a task and an event; the
- * number of tasks is bounded by in_flight_max, what is unacknowledged by the broker's window.
+ * Times are ms of any clock that never goes back. Memory: one allocation a task and an event; tasks
+ * are bounded by in_flight_max and byte_max, what is unacknowledged by the broker's window.
  */
 #ifndef TREADLE_CLIENT_SESSION_H
 #define TREADLE_CLIENT_SESSION_H
@@ -32,6 +32,7 @@ struct client_session_config {
     uint8_t incarnation[16]; /* random, new with each process or client */
     uint64_t seed;           /* of jitter and of the id map */
     uint32_t in_flight_max;  /* tasks not settled (or, unwatched, not accepted), 1..2^24 */
+    uint64_t byte_max;       /* of tasks and events held here; 0: no limit but in_flight_max */
     uint64_t window_size;    /* bytes of unacknowledged SETTLED; 0: 256 KiB */
     uint32_t window_count;   /* entries of the same; 0: 1,024 */
 };
@@ -58,6 +59,7 @@ struct client_event {
     struct list settled_link; /* the session's: SETTLED not taken yet, by number */
     uint64_t number;          /* the session's */
     enum client_event_kind kind;
+    size_t size; /* bytes it takes, with what its views point to */
     struct treadle_task_id id;
     uint64_t status;
     uint64_t reason;
@@ -111,15 +113,16 @@ struct client_submission {
     uint8_t digest[16];
     struct bytes body;
     const struct wire_submit_template
-        *fields;   /* service, task, tenant, priority, delay, flags, policy, tags, meta; with
-                      SUBMIT_WATCH the session follows the task until it has settled */
-    uint32_t tell; /* CLIENT_TELL_... */
+        *fields;      /* service, task, tenant, priority, delay, flags, policy, tags, meta; with
+                         SUBMIT_WATCH the session follows the task until it has settled */
+    uint32_t tell;    /* CLIENT_TELL_... */
+    bool is_id_given; /* it may be the id of a task that the broker has already */
 };
 
 /* Takes a task to submit; everything is copied. TREADLE_E_INVALID: a field out of its range;
- * TREADLE_E_LIMIT: the body is over what the broker admits; TREADLE_E_AGAIN: in_flight_max is
- * reached; TREADLE_E_CONFLICT: the id is in flight with another digest (with the same one: OK, and
- * one outcome); TREADLE_E_NOMEM. */
+ * TREADLE_E_LIMIT: the body is over what the broker admits, or over byte_max; TREADLE_E_AGAIN:
+ * in_flight_max or byte_max is reached; TREADLE_E_CONFLICT: the id is in flight with another digest
+ * (with the same one: OK, and one outcome); TREADLE_E_NOMEM. */
 enum treadle_status client_session_submit(struct client_session *session, uint64_t now_ms,
                                           const struct client_submission *submission);
 
@@ -128,9 +131,14 @@ enum treadle_status client_session_submit(struct client_session *session, uint64
 enum treadle_status client_session_await(struct client_session *session, struct treadle_task_id id);
 
 /* Asks to cancel a task; CANCELLED tells the answer. A task that never reached the broker is
- * cancelled here, with a SETTLED as well if it is watched. TREADLE_E_NOMEM. */
+ * cancelled here, with a SETTLED as well if it is watched; but one whose id was given may be there
+ * from before, so that only the broker can tell. TREADLE_E_AGAIN: 16,384 wait for answers;
+ * TREADLE_E_NOMEM. */
 enum treadle_status client_session_cancel(struct client_session *session,
                                           struct treadle_task_id id);
+
+/* The answer is not wanted any more, the cancellation still is; an unknown id is fine. */
+void client_session_forget_cancel(struct client_session *session, struct treadle_task_id id);
 
 /* Sends a query or an administration message and repeats it until it is answered; its field
  * `request` is set here and given to *request. TREADLE_E_INVALID: not such a kind, or a field out
@@ -184,6 +192,7 @@ struct client_session_figures {
     uint32_t unaccepted_count; /* of these, the ones the broker has not answered for */
     uint32_t awaited_count;    /* of these, the ones that a SETTLED or a refusal will end */
     uint32_t event_count;      /* not taken yet */
+    uint64_t held_size;        /* bytes of tasks, templates and events */
     uint64_t upto;             /* the last SETTLED entry that may be acknowledged */
     uint64_t received_number;  /* the last SETTLED entry received in this session */
     uint64_t message_number;   /* of the last message sent */

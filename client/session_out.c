@@ -5,6 +5,10 @@
 #define UNACCEPTED_COUNT_MAX 16384
 #define UNACCEPTED_SIZE_MAX  4194304
 #define DEADLINE_STEP_MS     100
+#define TURN_COUNT_MIN       16
+#define TURN_PART            8 /* of retry_after passes between two turns */
+#define TURN_MIN_MS          10
+#define TURN_MAX_MS          1000
 
 static const struct wire_frames *send_message(struct client_session *session, uint64_t now_ms,
                                               struct message *message)
@@ -136,6 +140,82 @@ static bool refuse_too_large(struct client_session *session, struct session_task
     return true;
 }
 
+/* ---- turns ---- */
+
+/* A broker at a limit says BUSY to whatever comes. A task that was told so waits for the time it
+ * was told; so that a client with a million more does not learn it of each, it submits in turns
+ * while it hears BUSY: a few, and no more until these are answered and a part of that time has
+ * passed. A turn that is taken whole is followed at once by one of twice as many. */
+
+void client_turn_on_busy(struct client_session *session, uint64_t now_ms, uint64_t retry_after_ms)
+{
+    session->turn_left_count = 0;
+    if (session->turn_count_max == 0) {
+        session->turn_count_max = TURN_COUNT_MIN;
+        session->turn_taken_count = 0;
+    } else if (session->is_turn_busy) {
+        return;
+    }
+    const uint64_t part_ms = retry_after_ms / TURN_PART;
+    const uint64_t span_ms = part_ms < TURN_MIN_MS ? TURN_MIN_MS : smaller(part_ms, TURN_MAX_MS);
+    session->is_turn_busy = true;
+    session->turn_at_ms = add_clamped(now_ms, span_ms + prng_below(&session->prng, span_ms + 1));
+}
+
+void client_turn_on_taken(struct client_session *session)
+{
+    session->turn_taken_count++;
+}
+
+/* Whether a turn is over and the next one has not begun. */
+static bool is_between_turns(const struct client_session *session)
+{
+    return session->turn_count_max != 0 && session->turn_left_count == 0 &&
+           session->stage_counts[STAGE_SENT] == 0;
+}
+
+uint64_t client_turn_next_at_ms(const struct client_session *session)
+{
+    return session->stage_counts[STAGE_PENDING] > 0 && is_between_turns(session)
+               ? session->turn_at_ms
+               : UINT64_MAX;
+}
+
+static void turn_begin(struct client_session *session)
+{
+    if (!session->is_turn_busy) {
+        session->turn_count_max *= 2;
+    } else if (session->turn_taken_count > TURN_COUNT_MIN) {
+        session->turn_count_max = session->turn_taken_count;
+    } else {
+        session->turn_count_max = TURN_COUNT_MIN;
+    }
+    if (session->turn_count_max >= UNACCEPTED_COUNT_MAX) {
+        session->turn_count_max = 0;
+    }
+    session->turn_left_count = session->turn_count_max;
+    session->turn_taken_count = 0;
+    session->is_turn_busy = false;
+}
+
+/* How many tasks may be submitted now. */
+static uint32_t turn_room(struct client_session *session, uint64_t now_ms)
+{
+    if (is_between_turns(session) && now_ms >= session->turn_at_ms) {
+        turn_begin(session);
+    }
+    return session->turn_count_max == 0 ? UINT32_MAX : session->turn_left_count;
+}
+
+static void turn_spend(struct client_session *session, uint32_t count)
+{
+    if (session->turn_count_max != 0) {
+        session->turn_left_count -= count;
+    }
+}
+
+/* ---- what goes out ---- */
+
 static uint32_t entry_count_max(const struct client_session *session)
 {
     const uint64_t count = smaller(session->welcome.entry_count_max, ENTRY_COUNT_MAX);
@@ -145,13 +225,15 @@ static uint32_t entry_count_max(const struct client_session *session)
 static const struct wire_frames *send_submit(struct client_session *session, uint64_t now_ms)
 {
     struct list *pending = &session->stages[STAGE_PENDING];
+    const uint32_t count_max =
+        (uint32_t)smaller(entry_count_max(session), turn_room(session, now_ms));
     uint64_t size = 0;
     uint32_t count = 0;
     session->submit_number++;
     writer_reset(&session->template_writer);
     writer_reset(&session->entry_writer);
     struct list *link = list_first(pending);
-    while (link != NULL && count < entry_count_max(session)) {
+    while (link != NULL && count < count_max) {
         struct session_task *task = container_of(link, struct session_task, link);
         link = list_next(pending, link);
         if (task->body_size > session->welcome.body_size_max) {
@@ -178,6 +260,7 @@ static const struct wire_frames *send_submit(struct client_session *session, uin
     if (frames == NULL) {
         return NULL;
     }
+    turn_spend(session, count);
     for (; count > 0; count--) {
         struct session_task *task = container_of(pending->next, struct session_task, link);
         session->again_count += task->was_sent ? 1 : 0;
@@ -190,9 +273,12 @@ static const struct wire_frames *send_submit(struct client_session *session, uin
 static const struct wire_frames *send_await(struct client_session *session, uint64_t now_ms)
 {
     struct list *pending = &session->stages[STAGE_AWAIT_PENDING];
+    const uint32_t sent_count = session->stage_counts[STAGE_AWAIT_SENT];
+    const uint32_t room = sent_count < UNACCEPTED_COUNT_MAX ? UNACCEPTED_COUNT_MAX - sent_count : 0;
+    const uint64_t count_max = smaller(entry_count_max(session), room);
     writer_reset(&session->entry_writer);
     for (struct list *link = list_first(pending);
-         link != NULL && session->entry_writer.record_count < entry_count_max(session);
+         link != NULL && session->entry_writer.record_count < count_max;
          link = list_next(pending, link)) {
         const struct session_task *task = container_of(link, struct session_task, link);
         const struct wire_id_entry entry = {.id = task->id};

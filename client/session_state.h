@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * What a client's session is made of, for its three sources: session.c (what happens, and what the
- * application wants), session_task.c (tasks, their stages, events) and session_out.c (what goes
- * out).
+ * What a client's session is made of, for its four sources: session.c (what happens, and what the
+ * application wants), session_task.c (tasks, their stages, events), session_cancel.c and
+ * session_out.c (what goes out).
  */
 #ifndef TREADLE_CLIENT_SESSION_STATE_H
 #define TREADLE_CLIENT_SESSION_STATE_H
@@ -14,7 +14,7 @@
 #include "common/base/map.h"
 #include "common/base/prng.h"
 
-#define TEMPLATE_BUCKETS     256  /* a power of two */
+#define TEMPLATE_BUCKETS_MIN 256  /* a power of two */
 #define ENTRY_OVERHEAD       256  /* what an entry counts beside its body, for acknowledging */
 #define HEARTBEAT_DEFAULT_MS 1000 /* until a WELCOME says otherwise */
 #define LIVENESS_DEFAULT     3
@@ -46,30 +46,35 @@ struct template
     uint8_t data[];
 };
 
+/* There may be a million of these: client_task_cost() says what one takes. */
 struct session_task {
     struct list link; /* in the list of its stage */
     struct treadle_task_id id;
     uint8_t digest[16];
-    enum stage stage;
+    struct template *template; /* NULL: awaited only */
+    uint64_t submitted_at_ms;
+    union {                        /* one of them at a time */
+        uint64_t first_sent_at_ms; /* while it is submitted */
+        uint64_t retry_at_ms;      /* of the BUSY stages */
+    };
     uint32_t index;      /* in session.tasks */
     uint32_t heap_index; /* in session.heap, of the BUSY stages */
-    uint32_t tell;
-    bool is_watched;
-    bool needs_await; /* once accepted */
-    bool tells_awaited;
-    bool is_cancel_requested;
-    bool was_sent; /* and the broker may have it */
-    uint64_t submitted_at_ms;
-    uint64_t first_sent_at_ms;
-    uint64_t retry_at_ms;
-    struct template *template; /* NULL: awaited only */
-    size_t body_size;
+    uint32_t body_size;
+    uint8_t stage; /* enum stage */
+    uint8_t tell;
+    bool is_watched : 1;
+    bool needs_await : 1; /* once accepted */
+    bool tells_awaited : 1;
+    bool is_cancel_requested : 1;
+    bool is_id_given : 1;
+    bool was_sent : 1; /* and the broker may have it */
     uint8_t body[];
 };
 
 struct cancel_request {
     struct list link;
     struct treadle_task_id id;
+    bool is_forgotten; /* nobody waits for the answer any more */
 };
 
 struct query_request {
@@ -125,6 +130,8 @@ struct client_session {
 
     /* tasks */
     uint32_t in_flight_max;
+    uint64_t byte_max;    /* 0: none */
+    uint64_t held_size;   /* bytes of tasks, templates and events */
     uint32_t index_count; /* of session.tasks ever used */
     uint32_t free_count;
     uint32_t *free_indexes;
@@ -138,10 +145,20 @@ struct client_session {
     uint64_t submit_number; /* of the SUBMIT under way, tries without memory included */
     struct session_task **heap;
     uint32_t heap_count;
-    struct template *templates[TEMPLATE_BUCKETS];
+    struct template **templates;
+    uint32_t template_bucket_count; /* a power of two */
+    uint32_t template_count;
+
+    /* turns: session_out.c */
+    uint32_t turn_count_max;  /* tasks in a turn; 0: there are no turns */
+    uint32_t turn_left_count; /* that may still go in this one */
+    uint32_t turn_taken_count;
+    bool is_turn_busy; /* BUSY was heard in it */
+    uint64_t turn_at_ms;
 
     struct list cancels_pending;
     struct list cancels_sent;
+    uint32_t cancel_count;
     struct list requests;
     uint32_t request_count;
     uint64_t request_number;
@@ -193,7 +210,34 @@ static inline void end_for_good(struct client_session *session)
     session->hello_number = 0;
 }
 
+/* ---- session_out.c ---- */
+
+/* The broker is at a limit: what is to be submitted goes in turns. */
+void client_turn_on_busy(struct client_session *session, uint64_t now_ms, uint64_t retry_after_ms);
+
+/* The broker took a task. */
+void client_turn_on_taken(struct client_session *session);
+
+/* When the next turn may begin, if tasks wait for it; else UINT64_MAX. */
+uint64_t client_turn_next_at_ms(const struct client_session *session);
+
+/* ---- session_cancel.c ---- */
+
+/* Ends the cancellation that an entry answers, and tells it if somebody waits for that; false
+ * without memory. */
+bool client_cancel_answered(struct client_session *session,
+                            const struct wire_cancelled_entry *entry);
+
+/* Frees them all. */
+void client_cancels_destroy(struct client_session *session);
+
 /* ---- session_task.c ---- */
+
+/* Memory for the first templates; false without it. */
+bool client_templates_init(struct client_session *session);
+
+/* Bytes that a task with such a body takes, with its share of the indexes. */
+uint64_t client_task_cost(uint64_t body_size);
 
 /* The template with these fields, which session->scratch holds encoded; one more reference to it.
  * NULL without memory. */

@@ -69,12 +69,49 @@ static void heap_remove(struct client_session *session, const struct session_tas
 
 /* ---- templates ---- */
 
+#define BUCKETS_MAX (UINT32_C(1) << 24)
+
+static struct template **bucket_of(const struct client_session *session, uint64_t hash)
+{
+    return &session->templates[hash & (session->template_bucket_count - 1)];
+}
+
+bool client_templates_init(struct client_session *session)
+{
+    session->template_bucket_count = TEMPLATE_BUCKETS_MIN;
+    session->templates = calloc(TEMPLATE_BUCKETS_MIN, sizeof(struct template *));
+    return session->templates != NULL;
+}
+
+/* Without memory all stays as it is, and is slower. */
+static void add_buckets(struct client_session *session)
+{
+    const uint32_t old_count = session->template_bucket_count;
+    struct template **old = session->templates;
+    struct template **buckets = calloc((size_t)old_count * 2, sizeof(struct template *));
+    if (buckets == NULL) {
+        return;
+    }
+    session->templates = buckets;
+    session->template_bucket_count = old_count * 2;
+    for (uint32_t i = 0; i < old_count; i++) {
+        while (old[i] != NULL) {
+            struct template *template = old[i];
+            struct template **bucket = bucket_of(session, template->hash);
+            old[i] = template->next;
+            template->next = *bucket;
+            *bucket = template;
+        }
+    }
+    free(old);
+}
+
 struct template *client_template_take(struct client_session *session,
                                       const struct wire_submit_template *fields)
 {
     const struct writer *scratch = &session->scratch;
     const uint64_t hash = hash_bytes(&session->hash_key, scratch->data, scratch->size);
-    struct template **bucket = &session->templates[hash & (TEMPLATE_BUCKETS - 1)];
+    struct template **bucket = bucket_of(session, hash);
     for (struct template *template = *bucket; template != NULL; template = template->next) {
         if (template->hash == hash && template->size == scratch->size &&
             memcmp(template->data, scratch->data, scratch->size) == 0) {
@@ -95,6 +132,11 @@ struct template *client_template_take(struct client_session *session,
     };
     memcpy(template->data, scratch->data, scratch->size);
     *bucket = template;
+    session->held_size += sizeof(*template) + template->size;
+    if (++session->template_count > session->template_bucket_count &&
+        session->template_bucket_count < BUCKETS_MAX) {
+        add_buckets(session);
+    }
     return template;
 }
 
@@ -103,11 +145,13 @@ void client_template_give(struct client_session *session, struct template *templ
     if (--template->reference_count > 0) {
         return;
     }
-    struct template **at = &session->templates[template->hash & (TEMPLATE_BUCKETS - 1)];
+    struct template **at = bucket_of(session, template->hash);
     while (*at != template) {
         at = &(*at)->next;
     }
     *at = template->next;
+    session->template_count--;
+    session->held_size -= sizeof(*template) + template->size;
     free(template);
 }
 
@@ -147,7 +191,7 @@ void client_task_unlink(struct client_session *session, struct session_task *tas
 void client_task_link(struct client_session *session, struct session_task *task, enum stage stage,
                       bool is_first)
 {
-    task->stage = stage;
+    task->stage = (uint8_t)stage;
     session->stage_counts[stage]++;
     if (stage == STAGE_SENT) {
         session->sent_size += task->body_size;
@@ -177,6 +221,13 @@ void client_task_set_watched(struct client_session *session, struct session_task
     }
 }
 
+#define INDEX_OVERHEAD 48 /* of an allocation, in the table of tasks, in the map */
+
+uint64_t client_task_cost(uint64_t body_size)
+{
+    return sizeof(struct session_task) + body_size + INDEX_OVERHEAD;
+}
+
 struct session_task *client_task_create(struct client_session *session, struct treadle_task_id id,
                                         struct bytes body, enum stage stage)
 {
@@ -184,7 +235,7 @@ struct session_task *client_task_create(struct client_session *session, struct t
     if (task == NULL) {
         return NULL;
     }
-    *task = (struct session_task){.id = id, .body_size = body.size};
+    *task = (struct session_task){.id = id, .body_size = (uint32_t)body.size};
     if (body.size > 0) {
         memcpy(task->body, body.data, body.size);
     }
@@ -192,6 +243,7 @@ struct session_task *client_task_create(struct client_session *session, struct t
                                           : session->index_count++;
     session->tasks[task->index] = task;
     map_add(&session->map, hash_id16(&session->hash_key, id.bytes), task->index);
+    session->held_size += client_task_cost(body.size);
     list_init(&task->link);
     client_task_link(session, task, stage, false);
     return task;
@@ -204,6 +256,7 @@ void client_task_destroy(struct client_session *session, struct session_task *ta
     map_remove(&session->map, hash_id16(&session->hash_key, task->id.bytes), task->index);
     session->tasks[task->index] = NULL;
     session->free_indexes[session->free_count++] = task->index;
+    session->held_size -= client_task_cost(task->body_size);
     if (task->template != NULL) {
         client_template_give(session, task->template);
     }
@@ -237,7 +290,7 @@ struct client_event *client_event_create(enum client_event_kind kind, size_t ext
 {
     struct client_event *event = malloc(sizeof(*event) + extra_size);
     if (event != NULL) {
-        *event = (struct client_event){.kind = kind};
+        *event = (struct client_event){.kind = kind, .size = sizeof(*event) + extra_size};
         list_init(&event->link);
         list_init(&event->settled_link);
     }
@@ -248,6 +301,7 @@ void client_event_push(struct client_session *session, struct client_event *even
 {
     list_push_back(&session->events, &event->link);
     session->event_count++;
+    session->held_size += event->size;
 }
 
 bool client_event_tell(struct client_session *session, enum client_event_kind kind,
@@ -364,6 +418,7 @@ struct client_event *client_session_take_event(struct client_session *session,
         }
         list_remove(link);
         session->event_count--;
+        session->held_size -= event->size;
         if (!list_is_empty(&event->settled_link)) {
             list_remove(&event->settled_link);
             client_note_taken(session, event->settled.body.size);

@@ -200,6 +200,7 @@ bool client_task_read(struct task_reader *reader, const struct treadle_task *giv
     reader->submission = (struct client_submission){
         .body = {task.body, task.body_size},
         .fields = fields,
+        .is_id_given = task.id != NULL,
     };
     if (task.id != NULL) {
         reader->submission.id = *task.id;

@@ -16,6 +16,7 @@
 enum held_place {
     HELD_IN_QUEUED,    /* not started */
     HELD_IN_RETURNING, /* not started, to be handed back */
+    HELD_IN_WAITING,   /* taken in by the execution, not started */
     HELD_IN_RUNNING,
     HELD_IN_FINISHED, /* its result is to be offered */
     HELD_IN_OFFERED,  /* its result was offered, not acknowledged */
@@ -33,18 +34,22 @@ enum stop_cause {
 
 struct held {
     struct list link;          /* the list named by `place` */
-    struct list signal_link;   /* session.signals: a CANCEL or KILL to tell */
+    struct list signal_link;   /* session.signals: a RECALL, CANCEL or KILL to tell */
     struct list progress_link; /* session.progressing: a PROGRESS to send */
     struct held *bucket_next;
     enum held_place place;
     struct worker_attempt attempt; /* views into `input` */
     uint8_t *input;
+    uint64_t order; /* of dispatch */
     uint64_t arrived_at_ms;
     uint64_t started_at_ms;
     uint64_t timeout_at_ms;
     uint64_t progress_at_ms; /* when it must have shown progress */
     uint64_t kill_at_ms;     /* the end of its grace, once it was cancelled */
     enum stop_cause cause;
+    bool is_recall_due;
+    bool is_return_wanted; /* once recalled: to the broker, else it stays queued */
+    bool is_cancel_wanted; /* if it cannot be recalled */
     bool is_cancel_due;
     bool is_kill_due;
     bool is_killed;

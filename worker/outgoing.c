@@ -50,6 +50,7 @@ static enum held_state held_state(enum held_place place)
     switch (place) {
     case HELD_IN_QUEUED:
     case HELD_IN_RETURNING:
+    case HELD_IN_WAITING:
         return HELD_QUEUED;
     case HELD_IN_RUNNING:
         return HELD_RUNNING;

@@ -11,7 +11,6 @@
 /* Prefetch is this much of handler time a slot, and none for slower handlers. */
 #define PREFETCH_SPAN_US    2000
 #define PREFETCH_HANDLER_US 10000
-#define HANDLER_MEAN_WEIGHT 8
 
 /* ---- making ---- */
 
@@ -29,6 +28,7 @@ static bool copy_config(struct worker_session *session, const struct worker_sess
     session->host_size = config->host.size;
     memcpy(session->incarnation, config->incarnation, sizeof(session->incarnation));
     session->slots = config->slots;
+    session->room = config->slots;
     session->prefetch_max = config->prefetch_max;
     session->drain_ms = config->drain_ms;
     for (uint32_t i = 0; i < config->serve_count; i++) {
@@ -96,7 +96,7 @@ static struct held **bucket_of(struct worker_session *session, uint64_t lease)
     return &session->buckets[spread >> 52 & (BUCKET_COUNT - 1)];
 }
 
-static struct held *find(struct worker_session *session, uint64_t lease)
+struct held *session_find(struct worker_session *session, uint64_t lease)
 {
     struct held *held = *bucket_of(session, lease);
     while (held != NULL && held->attempt.lease != lease) {
@@ -105,10 +105,14 @@ static struct held *find(struct worker_session *session, uint64_t lease)
     return held;
 }
 
-static struct held *find_running(struct worker_session *session, uint64_t lease)
+const struct worker_attempt *worker_session_attempt(struct worker_session *session, uint64_t lease)
 {
-    struct held *held = find(session, lease);
-    return held != NULL && held->place == HELD_IN_RUNNING ? held : NULL;
+    const struct held *held = session_find(session, lease);
+    if (held == NULL || held->cause != STOP_NONE || held->place == HELD_IN_FINISHED ||
+        held->place == HELD_IN_OFFERED) {
+        return NULL;
+    }
+    return &held->attempt;
 }
 
 uint32_t session_held_count(const struct worker_session *session)
@@ -154,12 +158,14 @@ void session_forget(struct worker_session *session, struct held *held)
     held_destroy(held);
 }
 
+/* Hands back what has not started. */
 static void return_queued(struct worker_session *session)
 {
     struct list *link;
     while ((link = list_first(&session->places[HELD_IN_QUEUED])) != NULL) {
         session_move(session, container_of(link, struct held, link), HELD_IN_RETURNING);
     }
+    session_recall_waiting(session, true);
 }
 
 /* ---- credit ---- */
@@ -173,15 +179,6 @@ static uint64_t prefetch(const struct worker_session *session)
     return wanted < session->prefetch_max ? wanted : session->prefetch_max;
 }
 
-static void measure(struct worker_session *session, uint64_t duration_us)
-{
-    const uint64_t span_us = duration_us == 0 ? 1 : duration_us;
-    const uint64_t mean_us = session->handler_us == 0 ? span_us : session->handler_us;
-    session->handler_us =
-        (mean_us * (HANDLER_MEAN_WEIGHT - 1) + span_us + HANDLER_MEAN_WEIGHT - 1) /
-        HANDLER_MEAN_WEIGHT;
-}
-
 void session_grant(struct worker_session *session)
 {
     const uint64_t dispatched = session->base + session->received;
@@ -189,8 +186,9 @@ void session_grant(struct worker_session *session)
         session->granted = dispatched;
         return;
     }
-    const uint64_t active =
-        session->place_counts[HELD_IN_QUEUED] + session->place_counts[HELD_IN_RUNNING];
+    const uint64_t active = session->place_counts[HELD_IN_QUEUED] +
+                            session->place_counts[HELD_IN_WAITING] +
+                            session->place_counts[HELD_IN_RUNNING];
     const uint64_t window = dispatched + session->slots + prefetch(session);
     uint64_t total = window > active ? window - active : 0;
     /* HELLO must be able to name all that is held, and what is held must have an end. */
@@ -202,95 +200,16 @@ void session_grant(struct worker_session *session)
 
 /* ---- time ---- */
 
-static uint64_t earlier(uint64_t a_ms, uint64_t b_ms)
+uint64_t session_earlier(uint64_t a_ms, uint64_t b_ms)
 {
     return a_ms < b_ms ? a_ms : b_ms;
 }
 
-/* When this running attempt's next clock is due. */
-static uint64_t attempt_next_at_ms(const struct held *held)
-{
-    if (held->cause == STOP_NONE) {
-        return earlier(held->timeout_at_ms, held->progress_at_ms);
-    }
-    return held->is_killed ? HELD_NEVER : held->kill_at_ms;
-}
-
-static void watch(struct worker_session *session, const struct held *held)
-{
-    session->timers_at_ms = earlier(session->timers_at_ms, attempt_next_at_ms(held));
-}
-
-static void start_clocks(struct worker_session *session, struct held *held)
-{
-    const struct worker_attempt *attempt = &held->attempt;
-    held->started_at_ms = session->now_ms;
-    held->timeout_at_ms =
-        attempt->timeout_ms > 0 ? session->now_ms + attempt->timeout_ms : HELD_NEVER;
-    held->progress_at_ms = attempt->progress_timeout_ms > 0
-                               ? session->now_ms + attempt->progress_timeout_ms
-                               : HELD_NEVER;
-    watch(session, held);
-}
-
-static void signal_held(struct worker_session *session, struct held *held)
-{
-    if (list_is_empty(&held->signal_link)) {
-        list_push_back(&session->signals, &held->signal_link);
-    }
-}
-
-/* Asks for the end of a running attempt; the first cause stays. */
-static void stop(struct worker_session *session, struct held *held, enum stop_cause cause,
-                 uint64_t from_ms)
-{
-    if (held->cause != STOP_NONE) {
-        return;
-    }
-    held->cause = cause;
-    held->kill_at_ms = from_ms + held->attempt.grace_ms;
-    held->is_cancel_due = true;
-    signal_held(session, held);
-    watch(session, held);
-}
-
-static void run_clocks(struct worker_session *session, struct held *held)
-{
-    const uint64_t now_ms = session->now_ms;
-    if (held->cause == STOP_NONE && now_ms >= held->timeout_at_ms &&
-        held->timeout_at_ms <= held->progress_at_ms) {
-        stop(session, held, STOP_TIMEOUT, held->timeout_at_ms);
-    } else if (held->cause == STOP_NONE && now_ms >= held->progress_at_ms) {
-        stop(session, held, STOP_PROGRESS_TIMEOUT, held->progress_at_ms);
-    }
-    if (held->cause != STOP_NONE && !held->is_killed && now_ms >= held->kill_at_ms) {
-        held->is_killed = true;
-        held->is_kill_due = true;
-        signal_held(session, held);
-    }
-}
-
-/* Looks at every running attempt, but only when the first of their clocks may be due. */
-static void run_attempt_clocks(struct worker_session *session)
-{
-    if (session->now_ms < session->timers_at_ms) {
-        return;
-    }
-    session->timers_at_ms = HELD_NEVER;
-    const struct list *head = &session->places[HELD_IN_RUNNING];
-    for (struct list *link = list_first(head); link != NULL; link = list_next(head, link)) {
-        struct held *held = container_of(link, struct held, link);
-        run_clocks(session, held);
-        watch(session, held);
-    }
-}
-
-/* The time of an input: what was due before it comes first. */
-static void advance(struct worker_session *session, uint64_t now_ms)
+void session_advance(struct worker_session *session, uint64_t now_ms)
 {
     TREADLE_ASSERT(now_ms >= session->now_ms);
     session->now_ms = now_ms;
-    run_attempt_clocks(session);
+    session_run_clocks(session);
 }
 
 static uint64_t silence_at_ms(const struct worker_session *session)
@@ -312,6 +231,7 @@ static void lose(struct worker_session *session)
     if (session->phase == SESSION_LIVE) {
         session->is_lost_due = true;
         session->is_welcome_due = false;
+        session_recall_waiting(session, false); /* nothing starts without a session */
     }
 }
 
@@ -332,7 +252,7 @@ static void on_silence(struct worker_session *session)
 bool session_is_leaving(const struct worker_session *session)
 {
     if (!session->is_draining || session->is_drained ||
-        session->place_counts[HELD_IN_RUNNING] > 0) {
+        session->place_counts[HELD_IN_WAITING] + session->place_counts[HELD_IN_RUNNING] > 0) {
         return false;
     }
     const bool is_waiting =
@@ -364,7 +284,7 @@ static void run_drain_clock(struct worker_session *session)
     }
     const struct list *head = &session->places[HELD_IN_RUNNING];
     for (struct list *link = list_first(head); link != NULL; link = list_next(head, link)) {
-        stop(session, container_of(link, struct held, link), STOP_DRAIN, session->now_ms);
+        session_stop(session, container_of(link, struct held, link), STOP_DRAIN, session->now_ms);
     }
 }
 
@@ -382,14 +302,14 @@ static void drain(struct worker_session *session)
 
 void worker_session_drain(struct worker_session *session, uint64_t now_ms)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     drain(session);
     session_check_drain(session);
 }
 
 void worker_session_on_time(struct worker_session *session, uint64_t now_ms)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     if (is_connected(session) && now_ms >= silence_at_ms(session)) {
         on_silence(session);
     }
@@ -401,21 +321,21 @@ uint64_t worker_session_next_at_ms(const struct worker_session *session)
 {
     uint64_t at_ms = session->timers_at_ms;
     if (session->phase == SESSION_GREETING) {
-        at_ms = earlier(at_ms, session->hello_at_ms);
+        at_ms = session_earlier(at_ms, session->hello_at_ms);
     }
     if (session->phase == SESSION_LIVE) {
-        at_ms = earlier(at_ms, session->sent_at_ms + session->heartbeat_ms);
+        at_ms = session_earlier(at_ms, session->sent_at_ms + session->heartbeat_ms);
     }
     if (session->retry_at_ms > session->now_ms && is_connected(session)) {
         at_ms = session->retry_at_ms;
     }
     if (is_connected(session)) {
-        at_ms = earlier(at_ms, silence_at_ms(session));
+        at_ms = session_earlier(at_ms, silence_at_ms(session));
     }
     if (session->is_draining && !session->is_drained) {
         const bool is_over = session->now_ms >= session->drain_until_ms;
         const uint64_t next_ms = is_over ? session->leave_at_ms : session->drain_until_ms;
-        at_ms = next_ms > session->now_ms ? earlier(at_ms, next_ms) : at_ms;
+        at_ms = next_ms > session->now_ms ? session_earlier(at_ms, next_ms) : at_ms;
     }
     return at_ms;
 }
@@ -424,7 +344,7 @@ uint64_t worker_session_next_at_ms(const struct worker_session *session)
 
 void worker_session_on_connected(struct worker_session *session, uint64_t now_ms)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     if (session->phase == SESSION_ENDED) {
         return;
     }
@@ -435,7 +355,7 @@ void worker_session_on_connected(struct worker_session *session, uint64_t now_ms
 
 void worker_session_on_disconnected(struct worker_session *session, uint64_t now_ms)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     if (session->phase == SESSION_ENDED) {
         return;
     }
@@ -446,7 +366,7 @@ void worker_session_on_disconnected(struct worker_session *session, uint64_t now
 
 void worker_session_on_unsent(struct worker_session *session, uint64_t now_ms)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     if (is_connected(session)) {
         say_hello(session, now_ms + session->heartbeat_ms);
     }
@@ -535,7 +455,7 @@ static void accept_dispatch(struct worker_session *session, const struct wire_di
     if (!session->is_draining && session->base + session->received > session->sent_upto) {
         session->counts.over_credit++;
     }
-    if (find(session, entry->lease) != NULL) {
+    if (session_find(session, entry->lease) != NULL) {
         session->counts.granted_twice++;
         return;
     }
@@ -547,6 +467,7 @@ static void accept_dispatch(struct worker_session *session, const struct wire_di
         session->counts.dropped++; /* the next HELLO, or the backstop, tells the broker */
         return;
     }
+    held->order = ++session->order;
     add(session, held, session->is_draining ? HELD_IN_RETURNING : HELD_IN_QUEUED);
 }
 
@@ -572,7 +493,7 @@ static void on_result_ack(struct worker_session *session, const struct wire_resu
     struct wire_list list = ack->entries;
     struct wire_result_ack_entry entry;
     while (wire_result_ack_entry_next(&list, &entry)) {
-        struct held *held = find(session, entry.lease);
+        struct held *held = session_find(session, entry.lease);
         if (held == NULL || (held->place != HELD_IN_FINISHED && held->place != HELD_IN_OFFERED)) {
             continue;
         }
@@ -586,14 +507,9 @@ static void take_back(struct worker_session *session, struct wire_list list, boo
 {
     struct wire_lease_entry entry;
     while (wire_lease_entry_next(&list, &entry)) {
-        struct held *held = find(session, entry.lease);
-        if (held == NULL) {
-            continue;
-        }
-        if (held->place == HELD_IN_QUEUED) {
-            session_move(session, held, HELD_IN_RETURNING);
-        } else if (held->place == HELD_IN_RUNNING && is_stopping) {
-            stop(session, held, STOP_CANCEL, session->now_ms);
+        struct held *held = session_find(session, entry.lease);
+        if (held != NULL) {
+            session_take_back(session, held, is_stopping);
         }
     }
 }
@@ -647,7 +563,7 @@ static void on_numbered(struct worker_session *session, const struct message *me
 void worker_session_on_message(struct worker_session *session, uint64_t now_ms,
                                const struct message *message)
 {
-    advance(session, now_ms);
+    session_advance(session, now_ms);
     if (session->phase == SESSION_ENDED) {
         return;
     }
@@ -660,154 +576,6 @@ void worker_session_on_message(struct worker_session *session, uint64_t now_ms,
         on_numbered(session, message);
     }
     session_check_drain(session);
-}
-
-/* ---- the execution ---- */
-
-void worker_session_on_started(struct worker_session *session, uint64_t now_ms, uint64_t lease)
-{
-    advance(session, now_ms);
-    struct held *held = find_running(session, lease);
-    if (held != NULL && held->cause == STOP_NONE) {
-        start_clocks(session, held);
-    }
-}
-
-/* The end of an attempt is kept; the slot is free. */
-static void finish(struct worker_session *session, struct held *held, uint64_t duration_us)
-{
-    list_remove(&held->signal_link);
-    list_remove(&held->progress_link);
-    session->output_size += held->output_size;
-    session_move(session, held, HELD_IN_FINISHED);
-    if (session->place_counts[HELD_IN_RUNNING] == 0) {
-        session->timers_at_ms = HELD_NEVER;
-    }
-    if (held->cause == STOP_NONE) {
-        measure(session, duration_us);
-    }
-    const uint64_t told_at_ms = session->now_ms + session->heartbeat_ms * session->liveness;
-    if (session->leave_at_ms < told_at_ms) {
-        session->leave_at_ms = told_at_ms; /* its result has a while to be told */
-    }
-    session_grant(session);
-    session_check_drain(session);
-}
-
-/* Puts the session's own reason in the place of what the handler says about being stopped. */
-static void name_cause(const struct held *held, struct wire_failure_entry *failure, char *text,
-                       size_t text_size)
-{
-    char span[SPAN_TEXT_SIZE];
-    const char *name = "cancelled";
-    switch (held->cause) {
-    case STOP_NONE:
-        return;
-    case STOP_TIMEOUT:
-        name = "timeout";
-        failure->kind = FAILURE_TIMEOUT;
-        span_print(span, sizeof(span), held->attempt.timeout_ms);
-        snprintf(text, text_size, "ran past its timeout of %s", span);
-        break;
-    case STOP_PROGRESS_TIMEOUT:
-        name = "progress_timeout";
-        failure->kind = FAILURE_TIMEOUT;
-        span_print(span, sizeof(span), held->attempt.progress_timeout_ms);
-        snprintf(text, text_size, "showed no progress for %s", span);
-        break;
-    case STOP_CANCEL:
-        failure->kind = FAILURE_CANCELLED;
-        snprintf(text, text_size, "cancelled while it ran");
-        break;
-    case STOP_DRAIN:
-        name = "drain";
-        failure->kind = FAILURE_TRANSIENT;
-        snprintf(text, text_size, "stopped: its worker was told to end");
-        break;
-    }
-    failure->retry_choice = RETRY_BY_POLICY;
-    failure->name = bytes_from_text(name);
-    failure->message = bytes_from_text(text);
-}
-
-static bool is_meta_too_large(const struct wire_list *meta)
-{
-    struct wire_list list = *meta;
-    struct wire_meta_item item;
-    size_t size = 0;
-    while (wire_meta_item_next(&list, &item)) {
-        size += item.name.size + item.value.size;
-    }
-    return meta->count > META_COUNT_MAX || size > META_SIZE_MAX;
-}
-
-static void fail(struct worker_session *session, struct held *held,
-                 const struct wire_failure_entry *failure)
-{
-    char text[128];
-    struct wire_failure_entry told = *failure;
-    name_cause(held, &told, text, sizeof(text));
-    if (is_meta_too_large(&told.meta)) {
-        told.meta = (struct wire_list){0};
-    }
-    held_set_failure(held, &told);
-    finish(session, held, told.duration_ms * 1000);
-}
-
-void worker_session_fail(struct worker_session *session, uint64_t now_ms,
-                         const struct wire_failure_entry *failure)
-{
-    advance(session, now_ms);
-    struct held *held = find_running(session, failure->lease);
-    if (held != NULL) {
-        fail(session, held, failure);
-    }
-}
-
-void worker_session_succeed(struct worker_session *session, uint64_t now_ms,
-                            const struct wire_success_entry *success)
-{
-    advance(session, now_ms);
-    struct held *held = find_running(session, success->lease);
-    if (held == NULL) {
-        return;
-    }
-    const bool is_body_too_large = success->body.size > session->body_size_max;
-    if (!held->is_killed && !is_body_too_large && !is_meta_too_large(&success->meta)) {
-        held_set_success(held, success);
-        finish(session, held, success->duration_us);
-        return;
-    }
-    char text[128];
-    snprintf(text, sizeof(text), "the result's %s over the limit of %llu bytes",
-             is_body_too_large ? "body is" : "meta is",
-             is_body_too_large ? (unsigned long long)session->body_size_max : META_SIZE_MAX);
-    const struct wire_failure_entry failure = {
-        .kind = FAILURE_FINALIZE,
-        .name = bytes_from_text("result.size"),
-        .message = bytes_from_text(text),
-        .duration_ms = success->duration_us / 1000,
-    };
-    fail(session, held, &failure);
-}
-
-void worker_session_progress(struct worker_session *session, uint64_t now_ms, uint64_t lease,
-                             const struct wire_list *meta)
-{
-    advance(session, now_ms);
-    struct held *held = find_running(session, lease);
-    if (held == NULL) {
-        return;
-    }
-    if (meta->count > 0 && !is_meta_too_large(meta)) {
-        held_set_meta(held, meta);
-    }
-    if (list_is_empty(&held->progress_link)) {
-        list_push_back(&session->progressing, &held->progress_link);
-    }
-    if (held->attempt.progress_timeout_ms > 0) {
-        held->progress_at_ms = now_ms + held->attempt.progress_timeout_ms;
-    }
 }
 
 /* ---- events ---- */
@@ -844,54 +612,6 @@ static bool next_own_event(struct worker_session *session, struct worker_event *
     return true;
 }
 
-static bool next_signal(struct worker_session *session, struct worker_event *event)
-{
-    struct list *link = list_first(&session->signals);
-    if (link == NULL) {
-        return false;
-    }
-    struct held *held = container_of(link, struct held, signal_link);
-    *event = (struct worker_event){
-        .kind = held->is_cancel_due ? WORKER_EVENT_CANCEL : WORKER_EVENT_KILL,
-        .lease = held->attempt.lease,
-    };
-    if (held->is_cancel_due) {
-        held->is_cancel_due = false;
-    } else {
-        held->is_kill_due = false;
-    }
-    if (!held->is_kill_due) {
-        list_remove(link);
-    }
-    return true;
-}
-
-/* Nothing starts without a session: what was dispatched may be somebody else's by now. */
-static bool next_start(struct worker_session *session, struct worker_event *event)
-{
-    struct list *link = list_first(&session->places[HELD_IN_QUEUED]);
-    if (session->phase != SESSION_LIVE || link == NULL ||
-        session->place_counts[HELD_IN_RUNNING] >= session->slots) {
-        return false;
-    }
-    struct held *held = container_of(link, struct held, link);
-    session_move(session, held, HELD_IN_RUNNING);
-    start_clocks(session, held);
-    held->attempt.result_size_max = session->body_size_max;
-    if (held->attempt.deadline_left_ms > 0) {
-        const uint64_t waited_ms = session->now_ms - held->arrived_at_ms;
-        held->attempt.deadline_left_ms = held->attempt.deadline_left_ms > waited_ms
-                                             ? held->attempt.deadline_left_ms - waited_ms
-                                             : 1; /* 0 would say that it has none */
-    }
-    *event = (struct worker_event){
-        .kind = WORKER_EVENT_START,
-        .lease = held->attempt.lease,
-        .attempt = &held->attempt,
-    };
-    return true;
-}
-
 bool worker_session_next_event(struct worker_session *session, struct worker_event *event)
 {
     if (next_own_event(session, event)) {
@@ -900,7 +620,7 @@ bool worker_session_next_event(struct worker_session *session, struct worker_eve
     if (session->phase == SESSION_ENDED) {
         return false;
     }
-    return next_signal(session, event) || next_start(session, event);
+    return session_next_signal(session, event) || session_next_start(session, event);
 }
 
 /* ---- looking at it ---- */
@@ -910,6 +630,7 @@ struct worker_session_counts worker_session_counts(const struct worker_session *
     struct worker_session_counts counts = session->counts;
     counts.queued =
         session->place_counts[HELD_IN_QUEUED] + session->place_counts[HELD_IN_RETURNING];
+    counts.waiting = session->place_counts[HELD_IN_WAITING];
     counts.running = session->place_counts[HELD_IN_RUNNING];
     counts.finished =
         session->place_counts[HELD_IN_FINISHED] + session->place_counts[HELD_IN_OFFERED];
@@ -928,17 +649,14 @@ void worker_session_check(const struct worker_session *session)
         for (struct list *link = list_first(head); link != NULL; link = list_next(head, link)) {
             const struct held *held = container_of(link, struct held, link);
             TREADLE_ASSERT((int)held->place == place);
-            TREADLE_ASSERT(place == HELD_IN_RUNNING || list_is_empty(&held->signal_link));
-            TREADLE_ASSERT(place == HELD_IN_RUNNING || list_is_empty(&held->progress_link));
-            TREADLE_ASSERT(place != HELD_IN_RUNNING ||
-                           session->timers_at_ms <= attempt_next_at_ms(held));
+            session_check_taken(session, held);
             output_size += held->output_size;
             count++;
         }
         TREADLE_ASSERT(count == session->place_counts[place]);
     }
     TREADLE_ASSERT(output_size == session->output_size);
-    TREADLE_ASSERT(session->place_counts[HELD_IN_RUNNING] <= session->slots);
+    TREADLE_ASSERT(session->room >= session->slots);
     TREADLE_ASSERT(session_held_count(session) <= HELD_COUNT_MAX);
     TREADLE_ASSERT(!session->is_draining || session->place_counts[HELD_IN_QUEUED] == 0);
     TREADLE_ASSERT(session->is_draining || session->granted >= session->sent_upto);

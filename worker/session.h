@@ -64,7 +64,8 @@ enum worker_event_kind {
     WORKER_EVENT_RECONNECT, /* nothing came for too long: rebuild the socket */
     WORKER_EVENT_REFUSED, /* a person must see code and text; is_final: there is no use in going on
                            */
-    WORKER_EVENT_START,   /* run attempt; report its start, then its end */
+    WORKER_EVENT_START,   /* take attempt in; report its start, then its end */
+    WORKER_EVENT_RECALL,  /* take lease back if it has not started: worker_session_on_recall() */
     WORKER_EVENT_CANCEL,  /* set the cancel flag of lease: it should end within its grace */
     WORKER_EVENT_KILL,    /* the grace is over: end lease by force, then report its end */
     WORKER_EVENT_DRAINED, /* nothing is left and goodbye was said: the worker may end */
@@ -72,7 +73,7 @@ enum worker_event_kind {
 
 struct worker_event {
     enum worker_event_kind kind;
-    uint64_t lease;                       /* START, CANCEL, KILL */
+    uint64_t lease;                       /* START, RECALL, CANCEL, KILL */
     const struct worker_attempt *attempt; /* START */
     uint64_t epoch;                       /* WELCOME */
     bool is_resumed;                      /* WELCOME */
@@ -105,10 +106,25 @@ void worker_session_on_time(struct worker_session *session, uint64_t now_ms);
 /* When worker_session_on_time() is due without any other input; UINT64_MAX: never. */
 uint64_t worker_session_next_at_ms(const struct worker_session *session);
 
-/* The execution. Reports about leases that are not running (any more) are ignored. */
+/* The execution. Reports about leases that it does not have (any more) are ignored. */
 
-/* The handler has started: its clocks run from here (until then, from the START event). */
+/* How many attempts the execution takes in at all, running or waiting there for their turn: START
+ * comes for no more than these. At first as many as there are slots; more is for executions that
+ * hand several short tasks to a process at once. May change at any time; what was taken in stays.
+ */
+void worker_session_set_room(struct worker_session *session, uint32_t room);
+
+/* The handler has started: its clocks run from here; until then it can be recalled. */
 void worker_session_on_started(struct worker_session *session, uint64_t now_ms, uint64_t lease);
+
+/* The answer to RECALL: whether the attempt was taken back before it started. If not, it runs (or
+ * has ended, which was told or will be), and CANCEL follows if its end was asked for. */
+void worker_session_on_recall(struct worker_session *session, uint64_t now_ms, uint64_t lease,
+                              bool is_taken);
+
+/* An attempt that was taken in could not be started, through no fault of its own (the process that
+ * it waited in died of another): it is to be started anew, before those that came later. */
+void worker_session_requeue(struct worker_session *session, uint64_t now_ms, uint64_t lease);
 
 /* The attempt has ended well. Body and meta are copied; a body over what the broker admits becomes
  * a failure of kind finalize, and one after the kill a timeout (or cancelled). */
@@ -123,6 +139,10 @@ void worker_session_fail(struct worker_session *session, uint64_t now_ms,
 /* The handler is alive and has this meta now (copied; {0}: as it was). */
 void worker_session_progress(struct worker_session *session, uint64_t now_ms, uint64_t lease,
                              const struct wire_list *meta);
+
+/* The attempt under a lease that has not ended and whose end was not asked for; NULL: there is
+ * none. */
+const struct worker_attempt *worker_session_attempt(struct worker_session *session, uint64_t lease);
 
 /* Take nothing new, finish what runs, then leave: DRAINED. Once is enough. */
 void worker_session_drain(struct worker_session *session, uint64_t now_ms);
@@ -140,6 +160,7 @@ const struct wire_frames *worker_session_take_message(struct worker_session *ses
 /* What there is and what has been, for tests, logs and the simulator. */
 struct worker_session_counts {
     uint32_t queued;
+    uint32_t waiting; /* taken in by the execution, not started */
     uint32_t running;
     uint32_t finished;      /* results not yet acknowledged */
     uint64_t granted;       /* the window as last worked out, a total */

@@ -30,6 +30,7 @@ struct worker_session {
     size_t host_size;
     uint8_t incarnation[16];
     uint32_t slots;
+    uint32_t room; /* attempts that the execution takes in */
     uint32_t prefetch_max;
     uint64_t drain_ms;
     struct writer serves;
@@ -61,6 +62,7 @@ struct worker_session {
     uint64_t received; /* since then */
     uint64_t granted;
     uint64_t sent_upto;  /* the last total that went out */
+    uint64_t order;      /* of the last dispatch taken */
     uint64_t handler_us; /* moving mean of a handler's time; 0: not measured */
 
     /* Leases held. */
@@ -92,6 +94,13 @@ struct worker_session {
     struct worker_session_counts counts; /* the fields that only grow */
 };
 
+struct held *session_find(struct worker_session *session, uint64_t lease);
+
+/* The time of an input: what was due before it comes first. */
+void session_advance(struct worker_session *session, uint64_t now_ms);
+
+uint64_t session_earlier(uint64_t a_ms, uint64_t b_ms);
+
 /* Leases held in all. */
 uint32_t session_held_count(const struct worker_session *session);
 
@@ -112,5 +121,27 @@ void session_leave(struct worker_session *session);
 
 /* Leaves without goodbye if there is nobody to say it to. */
 void session_check_drain(struct worker_session *session);
+
+/* ---- session_run.c ---- */
+
+/* Looks at every running attempt, but only when the first of their clocks may be due. */
+void session_run_clocks(struct worker_session *session);
+
+/* Asks for the end of a running attempt; the first cause stays. The grace counts from from_ms. */
+void session_stop(struct worker_session *session, struct held *held, enum stop_cause cause,
+                  uint64_t from_ms);
+
+/* Hands an attempt back if it has not started; stops it if it has, where that is asked for. */
+void session_take_back(struct worker_session *session, struct held *held, bool is_stopping);
+
+/* Recalls all that the execution has taken in and not started: to hand it back, or to keep it
+ * queued here. */
+void session_recall_waiting(struct worker_session *session, bool is_return);
+
+bool session_next_signal(struct worker_session *session, struct worker_event *event);
+bool session_next_start(struct worker_session *session, struct worker_event *event);
+
+/* Slow checker of one lease. */
+void session_check_taken(const struct worker_session *session, const struct held *held);
 
 #endif

@@ -285,6 +285,9 @@ static void on_service_query(struct core *core, struct session *session, const s
         end = first + 1;
     }
     for (uint32_t i = first; i < end && i < first + ENTRY_COUNT_MAX; i++) {
+        if (!core->services[i].is_used) {
+            continue;
+        }
         struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);
         if (effect != NULL) {
             effect->service = i;
@@ -347,6 +350,17 @@ static void on_broker_drain(struct core *core, struct session *session, const st
                 core->unsettled_count, out);
 }
 
+/* The shell owns the configuration, so it is the shell that answers. */
+static void on_broker_reload(struct core *core, struct session *session, const struct input *input,
+                             struct effects *out)
+{
+    struct effect *effect = session_send(core, session, MESSAGE_DONE, out);
+    if (effect != NULL) {
+        effect->kind = EFFECT_RELOAD;
+        effect->number = input->message->as.broker_reload.request;
+    }
+}
+
 static void on_broker_query(struct core *core, struct session *session, const struct input *input,
                             struct effects *out)
 {
@@ -378,6 +392,10 @@ static void on_order(struct core *core, struct session *session, const struct in
     } else if (message->kind == MESSAGE_WORKER_DRAIN) {
         if (may_order(core, session, input, message->as.worker_drain.request, out)) {
             on_worker_drain(core, session, input, out);
+        }
+    } else if (message->kind == MESSAGE_BROKER_RELOAD) {
+        if (may_order(core, session, input, message->as.broker_reload.request, out)) {
+            on_broker_reload(core, session, input, out);
         }
     } else if (may_order(core, session, input, message->as.broker_drain.request, out)) {
         on_broker_drain(core, session, input, out);

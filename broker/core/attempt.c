@@ -74,6 +74,7 @@ uint32_t attempt_open(struct core *core, struct task *task, struct serve *serve)
     list_push_back(&session->attempts, &attempt->link);
     list_push_back(&core->services[attempt->service].attempts, &attempt->service_link);
     core->services[attempt->service].attempt_count++;
+    service_note_use(core, &core->services[attempt->service]);
     map_add(&core->lease_map, hash_lease(attempt->lease), number);
     session->in_use++;
     session->allowed_ms += allowed_ms(attempt);
@@ -93,6 +94,7 @@ void attempt_close(struct core *core, struct attempt *attempt, enum breaker_verd
     list_remove(&attempt->link);
     list_remove(&attempt->service_link);
     service->attempt_count--;
+    service_note_use(core, service);
     map_remove(&core->lease_map, hash_lease(attempt->lease), number);
     TREADLE_ASSERT(session->in_use > 0);
     session->in_use--;
@@ -137,12 +139,35 @@ static void on_late(struct core *core, struct session *session, struct attempt *
     acknowledge(core, session, lease, true, 0);
 }
 
-static void keep_meta(struct core *core, const struct task *task, const struct wire_list *meta,
+/* What a worker sends cannot be answered BUSY. So it may pass the limit of bytes by an eighth, and
+ * beyond that the task's former meta stays. */
+static bool has_room_for_meta(const struct core *core, const struct task *task, size_t size)
+{
+    const uint64_t bytes = core->unsettled_bytes + core->settled_bytes;
+    return size <= task->meta_size ||
+           bytes + (size - task->meta_size) <= core->config.byte_max + core->config.byte_max / 8;
+}
+
+static void count_meta(struct core *core, struct task *task, size_t size)
+{
+    struct owner *owner = &core->owners[task->owner];
+    core->unsettled_bytes = core->unsettled_bytes - task->meta_size + size;
+    owner->byte_count = owner->byte_count - task->meta_size + size;
+    task->kept_size = task->kept_size - task->meta_size + (uint32_t)size;
+    task->meta_size = (uint32_t)size;
+}
+
+static void keep_meta(struct core *core, struct task *task, const struct wire_list *meta,
                       struct effects *out)
 {
     if (meta->count == 0 || out->meta_count == ENTRY_COUNT_MAX) {
         return;
     }
+    if (!has_room_for_meta(core, task, meta->size)) {
+        core->counters.meta_dropped++;
+        return;
+    }
+    count_meta(core, task, meta->size);
     struct wire_list *kept = &out->metas[out->meta_count];
     out->meta_count++;
     *kept = *meta;

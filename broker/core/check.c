@@ -25,12 +25,14 @@ static void check_slabs(const struct core *core)
     check_slab(&core->task_slab);
     check_slab(&core->attempt_slab);
     check_slab(&core->session_slab);
+    check_slab(&core->queue_slab);
     check_slab(&core->tenant_queue_slab);
     check_slab(&core->serve_slab);
     check_slab(&core->wildcard_slab);
     check_slab(&core->watch_slab);
     check_slab(&core->policy_slab);
     TREADLE_ASSERT(map_count(&core->lease_map) == core->attempt_slab.live);
+    TREADLE_ASSERT(map_count(&core->queue_map) == core->queue_slab.live);
     TREADLE_ASSERT(map_count(&core->tenant_map) == core->tenant_queue_slab.live);
     TREADLE_ASSERT(map_count(&core->policy_map) == core->policy_slab.live);
 }
@@ -47,6 +49,7 @@ struct task_counts {
     uint32_t watches;
     uint64_t bytes;
     uint64_t settled_bytes;
+    uint64_t undelivered_bytes;
 };
 
 static void check_unsettled(const struct core *core, const struct task *task,
@@ -78,6 +81,7 @@ static void check_unsettled(const struct core *core, const struct task *task,
 static void check_settled(const struct task *task, struct task_counts *counts)
 {
     TREADLE_ASSERT(task->attempt == NONE && task->tenant_queue == NONE);
+    TREADLE_ASSERT(task->kept_size >= task->error_size + task->meta_size);
     TREADLE_ASSERT(timer_is_armed(&task->timer));
     counts->settled_bytes += task->result_size;
     if (task->first_watch == NONE) {
@@ -85,6 +89,7 @@ static void check_settled(const struct task *task, struct task_counts *counts)
         TREADLE_ASSERT(!list_is_empty(&task->link));
     } else {
         counts->undelivered++;
+        counts->undelivered_bytes += task->result_size;
         TREADLE_ASSERT(list_is_empty(&task->link));
     }
 }
@@ -299,13 +304,42 @@ static void check_breaker(const struct core *core, const struct service *service
     (void)core;
 }
 
+/* Whether names are where they can be given up, or are not, as what needs them says. */
+static void check_names(const struct core *core, const struct service *service)
+{
+    uint32_t used = 0;
+    uint32_t count = 0;
+    for (const struct list *link = list_first(&service->queues); link != NULL;
+         link = list_next(&service->queues, link)) {
+        const struct queue *queue = container_of_const(link, struct queue, link);
+        const bool is_used = queue->task_count + queue->tenant_queue_count + queue->serve_count > 0;
+        TREADLE_ASSERT(&core->services[queue->service] == service);
+        TREADLE_ASSERT(is_used == list_is_empty(&queue->unused_link));
+        used += is_used ? 1 : 0;
+        count++;
+    }
+    TREADLE_ASSERT(used == service->used_queue_count && count == service->queue_count);
+    TREADLE_ASSERT(service->budget_left <= count);
+    const bool is_at_rest = used == 0 && list_is_empty(&service->wildcards) &&
+                            service->attempt_count == 0 && !service->is_paused &&
+                            service->breaker.state == BREAKER_CLOSED &&
+                            service->breaker.mode == BREAKER_AUTO;
+    TREADLE_ASSERT(is_at_rest == !list_is_empty(&service->unused_link));
+}
+
 static void check_services(const struct core *core, const struct task_counts *counts)
 {
     uint32_t running = 0;
     uint32_t ready = 0;
     uint32_t scheduled = 0;
+    uint32_t used = 0;
     for (uint32_t i = 0; i < core->service_count; i++) {
         const struct service *service = &core->services[i];
+        if (!service->is_used) {
+            continue;
+        }
+        used++;
+        check_names(core, service);
         running += service->running_count;
         ready += service->ready_count;
         scheduled += service->scheduled_count;
@@ -318,6 +352,8 @@ static void check_services(const struct core *core, const struct task_counts *co
     }
     TREADLE_ASSERT(running == counts->running && ready == counts->ready);
     TREADLE_ASSERT(scheduled == counts->scheduled);
+    TREADLE_ASSERT(used == map_count(&core->service_map));
+    TREADLE_ASSERT(used + length_of(&core->free_services) == core->service_count);
     for (uint32_t i = 0; i < core->session_slab.used; i++) {
         const struct session *session = &core->sessions[i];
         if (session->state != SESSION_LIVE) {
@@ -330,6 +366,54 @@ static void check_services(const struct core *core, const struct task_counts *co
     }
 }
 
+/* What all owners have together is what there is. */
+static void check_owners(const struct core *core, const struct task_counts *counts)
+{
+    struct owner all = {0};
+    uint32_t owners_with_tasks = 0;
+    for (uint32_t i = 0; i < core->owner_count; i++) {
+        const struct owner *owner = &core->owners[i];
+        owners_with_tasks += owner->task_count + owner->undelivered_count > 0 ? 1 : 0;
+        all.task_count += owner->task_count;
+        all.undelivered_count += owner->undelivered_count;
+        all.byte_count += owner->byte_count;
+        all.undelivered_bytes += owner->undelivered_bytes;
+        all.watch_count += owner->watch_count;
+        all.service_count += owner->service_count;
+        all.queue_count += owner->queue_count;
+        all.tenant_queue_count += owner->tenant_queue_count;
+        all.policy_count += owner->policy_count;
+    }
+    TREADLE_ASSERT(owners_with_tasks == core->owners_with_tasks);
+    TREADLE_ASSERT(all.task_count == core->unsettled_count);
+    TREADLE_ASSERT(all.undelivered_count == core->undelivered_count);
+    TREADLE_ASSERT(all.byte_count == core->unsettled_bytes);
+    TREADLE_ASSERT(all.undelivered_bytes == counts->undelivered_bytes);
+    TREADLE_ASSERT(all.watch_count == core->watch_slab.live);
+    TREADLE_ASSERT(all.service_count == map_count(&core->service_map));
+    TREADLE_ASSERT(all.queue_count == core->queue_slab.live);
+    TREADLE_ASSERT(all.tenant_queue_count == core->tenant_queue_slab.live);
+    TREADLE_ASSERT(all.policy_count == core->policy_slab.live);
+}
+
+/* Tasks name their queues, settled ones too. */
+static void check_queue_counts(const struct core *core)
+{
+    uint64_t tasks = 0;
+    uint64_t serves = 0;
+    uint64_t tenant_queues = 0;
+    for (uint32_t i = 0; i < core->queue_slab.used; i++) {
+        if (core->queues[i].service != NONE) {
+            tasks += core->queues[i].task_count;
+            serves += core->queues[i].serve_count;
+            tenant_queues += core->queues[i].tenant_queue_count;
+        }
+    }
+    TREADLE_ASSERT(tasks == core->task_slab.live);
+    TREADLE_ASSERT(serves == core->serve_slab.live);
+    TREADLE_ASSERT(tenant_queues == core->tenant_queue_slab.live);
+}
+
 void core_check(const struct core *core)
 {
     struct task_counts counts = {0};
@@ -338,14 +422,8 @@ void core_check(const struct core *core)
     check_tasks(core, &counts);
     check_sessions(core, &counts);
     check_services(core, &counts);
+    check_queue_counts(core);
     TREADLE_ASSERT(core->durable_number <= core->record_number);
     TREADLE_ASSERT(core->outbox_tail - core->outbox_head <= core->config.outbox_count_max);
-    uint32_t owners_with_tasks = 0;
-    uint64_t tasks = 0;
-    for (uint32_t i = 0; i < core->owner_count; i++) {
-        owners_with_tasks += core->owners[i].task_count > 0 ? 1 : 0;
-        tasks += core->owners[i].task_count;
-    }
-    TREADLE_ASSERT(owners_with_tasks == core->owners_with_tasks);
-    TREADLE_ASSERT(tasks == core->unsettled_count);
+    check_owners(core, &counts);
 }

@@ -30,6 +30,9 @@ struct service;
  * cost little. */
 size_t core_memory_size(const struct core_config *config);
 
+/* Bytes of it that are in use, or were. */
+uint64_t core_memory_touched(const struct core *core);
+
 /* Makes a core in the caller's zeroed memory; now_ms is the monotonic clock, which steps must not
  * turn back. */
 struct core *core_create(void *memory, const struct core_config *config, uint64_t now_ms);
@@ -67,6 +70,17 @@ struct policy_choice {
 };
 struct policy_choice core_policy(const struct core *core, const struct task *task,
                                  enum policy_field field);
+
+/* What a field of a policy is where nobody gives it. */
+uint64_t core_policy_default(enum policy_field field);
+
+/* What may change in a core's life, between two steps. */
+struct core_changes {
+    struct policy_fields broker_policy;
+    uint64_t dead_letter_ttl_ms; /* of tasks that settle from now on */
+    bool is_logging_tasks;
+};
+void core_reconfigure(struct core *core, const struct core_changes *changes);
 
 /* Slow checker of every invariant, for tests: asserts. */
 void core_check(const struct core *core);

@@ -8,6 +8,7 @@
 
 #define WATCHES_PER_TASK_MAX 256U
 #define ENTRY_BYTES          256U /* what an entry counts in the window beside its result */
+#define STALLED_MS           60000U
 
 void deliver_wake(struct core *core, struct session *session)
 {
@@ -40,6 +41,13 @@ static bool is_still_to_send(const struct session *session, const struct watch *
     return watch->flight != session->flight && watch->number > session->taken_number;
 }
 
+bool watch_has_room(const struct core *core, const struct session *session)
+{
+    return core->watch_slab.live < core->watch_slab.count_max &&
+           share_admits(core->owners[session->owner].watch_count, core->watch_slab.live,
+                        core->watch_slab.count_max);
+}
+
 bool watch_add(struct core *core, struct session *session, struct task *task, bool confirms)
 {
     const uint32_t session_place = session_number(core, session);
@@ -53,13 +61,12 @@ bool watch_add(struct core *core, struct session *session, struct task *task, bo
         count++;
         number = watch->next;
     }
-    if (count >= WATCHES_PER_TASK_MAX) {
+    if (count >= WATCHES_PER_TASK_MAX || !watch_has_room(core, session)) {
         return false;
     }
     const uint32_t number = slab_take(&core->watch_slab);
-    if (number == NONE) {
-        return false;
-    }
+    TREADLE_ASSERT(number != NONE);
+    core->owners[session->owner].watch_count++;
     struct watch *watch = &core->watches[number];
     *watch = (struct watch){.link = watch->link,
                             .task = task_number(core, task),
@@ -71,7 +78,7 @@ bool watch_add(struct core *core, struct session *session, struct task *task, bo
         if (task->first_watch == NONE) { /* nobody awaited it until now */
             list_remove(&task->link);
             core->settled_count--;
-            core->undelivered_count++;
+            task_count_undelivered(core, task);
         }
         queue_watch(core, watch);
     } else {
@@ -111,9 +118,10 @@ void watch_drop(struct core *core, struct watch *watch)
     }
     list_remove(&watch->link);
     unlink_from_task(core, task, (uint32_t)(watch - core->watches));
+    core->owners[session->owner].watch_count--;
     slab_give(&core->watch_slab, watch);
     if (task_is_settled(task) && task->first_watch == NONE) {
-        core->undelivered_count--;
+        task_discount_undelivered(core, task);
         task_retain_settled(core, task);
     }
 }
@@ -122,6 +130,7 @@ void deliver_on_acknowledged(struct core *core, struct session *session, uint64_
 {
     if (number > session->taken_number && number <= session->settled_number) {
         session->taken_number = number;
+        session->moved_at_ms = core->now_ms;
         deliver_wake(core, session);
     }
 }
@@ -160,6 +169,9 @@ static void send_settled(struct core *core, struct session *session, struct watc
 {
     const struct task *task = &core->tasks[watch->task];
     struct effect *effect = session_send(core, session, MESSAGE_SETTLED, out);
+    if (session->taken_number == session->settled_number) {
+        session->moved_at_ms = core->now_ms; /* until now it had nothing to acknowledge */
+    }
     if (watch->number == 0) {
         session->settled_number++;
         watch->number = session->settled_number;
@@ -191,6 +203,12 @@ bool deliver_is_blocked(const struct core *core, const struct session *session)
 {
     return session->flight_count >= core->config.window_count_max ||
            session->flight_bytes >= core->config.window_byte_max;
+}
+
+bool deliver_is_stalled(const struct core *core, const struct session *session)
+{
+    return deliver_is_blocked(core, session) && session->taken_number < session->settled_number &&
+           core->now_ms - session->moved_at_ms >= STALLED_MS;
 }
 
 static enum share_result drop_taken(struct core *core, struct session *session, struct effects *out)

@@ -20,6 +20,7 @@ enum effect_kind {
                   */
     EFFECT_PERSIST, /* one record for the store, number `number` */
     EFFECT_CLOSE,   /* cut the connection */
+    EFFECT_RELOAD,  /* read the configuration again, then answer */
     EFFECT_LOG,     /* an event for people */
 };
 
@@ -88,6 +89,8 @@ enum log_event { LOG_EVENTS(LOG_EVENT_VALUE) LOG_EVENT_COUNT };
  *  PERSIST `code` is a record kind, number = the record's (from 1, without a gap), task, attempt, sequence;
  *          of RECORD_ATTEMPT_FAILED value = the retry index of the attempt that failed
  *  CLOSE   connection
+ *  RELOAD  connection, number = request: the shell answers DONE, with the status of what came of it
+ *          and how many settings changed
  *  LOG     `code` is a log event; session, task, attempt, service, status, value as the event needs
  */
 /* clang-format on */

@@ -26,9 +26,24 @@ uint32_t slab_place(const struct slab *slab, const void *object);
 
 uint32_t owner_intern(struct core *core, struct bytes name);
 uint32_t service_find(const struct core *core, struct bytes name);
-uint32_t service_intern(struct core *core, struct bytes name);
-uint32_t queue_intern(struct core *core, struct bytes service, struct bytes task);
-uint32_t tenant_queue_intern(struct core *core, uint32_t queue, struct bytes tenant);
+uint32_t service_intern(struct core *core, uint32_t owner, struct bytes name);
+uint32_t queue_intern(struct core *core, uint32_t owner, struct bytes service, struct bytes task);
+uint32_t tenant_queue_intern(struct core *core, uint32_t owner, uint32_t queue,
+                             struct bytes tenant);
+
+/* Whether an owner may have one more of something of which there are count_max: while others have
+ * some, each has at most half. */
+bool share_admits(uint32_t own_count, uint32_t all_count, uint32_t count_max);
+
+/* The owner has its first task, or has none left, if either is so now. */
+void owner_note_tasks(struct core *core, uint32_t owner, bool had_tasks);
+bool owner_has_tasks(const struct owner *owner);
+
+/* To be called after anything of what keeps a queue, or a service beside its queues, has changed:
+ * names that nothing needs any more give way to new ones, the longest unused first, when their
+ * table is full. */
+void queue_note_use(struct core *core, struct queue *queue);
+void service_note_use(struct core *core, struct service *service);
 
 /* Gives up a tenant's queue that no unsettled task names. */
 void tenant_queue_release(struct core *core, uint32_t number);
@@ -37,9 +52,10 @@ bool name_is(const struct name *name, struct bytes text);
 
 /* ---- policy.c ---- */
 
-/* Interns the wire's policy and counts a reference. False: no room. A policy that gives nothing is
- * NONE. */
-bool policy_intern(struct core *core, const struct wire_policy *wire, uint32_t *policy);
+/* Interns the wire's policy and counts a reference. False: no room, or not for this owner. A policy
+ * that gives nothing is NONE. */
+bool policy_intern(struct core *core, uint32_t owner, const struct wire_policy *wire,
+                   uint32_t *policy);
 void policy_retain(struct core *core, uint32_t policy);
 void policy_release(struct core *core, uint32_t number);
 
@@ -86,6 +102,10 @@ void task_settle(struct core *core, struct task *task, enum task_state state,
 
 /* Nobody awaits this settled task any more: it is kept for people, as long as the limits allow. */
 void task_retain_settled(struct core *core, struct task *task);
+
+/* It has settled and somebody awaits it, or nobody does any more: counts in the owner's share. */
+void task_count_undelivered(struct core *core, const struct task *task);
+void task_discount_undelivered(struct core *core, const struct task *task);
 
 /* Forgets a settled task that nobody awaits; its id is remembered for the window. */
 void task_evict(struct core *core, struct task *task, struct effects *out);
@@ -172,7 +192,14 @@ void session_on_timer(struct core *core, struct session *session, struct effects
 void session_on_disconnected(struct core *core, uint32_t connection);
 
 /* Why a session ends; the log says it. */
-enum session_end_reason { SESSION_SILENT, SESSION_GONE, SESSION_REPLACED, SESSION_GOODBYE };
+enum session_end_reason {
+    SESSION_SILENT,
+    SESSION_GONE,
+    SESSION_REPLACED,
+    SESSION_STALLED,
+    SESSION_PRESSING,
+    SESSION_GOODBYE
+};
 void session_end(struct core *core, struct session *session, enum session_end_reason reason,
                  struct effects *out);
 
@@ -193,6 +220,9 @@ void session_serve_new_queue(struct core *core, uint32_t queue);
 
 /* ---- deliver.c ---- */
 
+/* Whether the session's owner may await one task more. */
+bool watch_has_room(const struct core *core, const struct session *session);
+
 /* The session awaits the task. False: no place, or too many await it. */
 bool watch_add(struct core *core, struct session *session, struct task *task, bool confirms);
 
@@ -209,6 +239,9 @@ void deliver_wake(struct core *core, struct session *session);
 /* Whether the client's window is full: nothing goes before it acknowledges. */
 bool deliver_is_blocked(const struct core *core, const struct session *session);
 
+/* Whether it has been full for so long that the client does not take outcomes at all. */
+bool deliver_is_stalled(const struct core *core, const struct session *session);
+
 /* Cursor: drops what was acknowledged, sends what is durable and fits in the windows. */
 void deliver_run(struct core *core, struct effects *out);
 
@@ -219,6 +252,8 @@ void deliver_on_durable(struct core *core);
 void watch_drop(struct core *core, struct watch *watch);
 
 /* ---- outbox.c ---- */
+
+#define BUSY_PER_MS 100U /* of a session: entries answered BUSY that it is asked to try again */
 
 /* An answer that waits for record `after` (0: for none, but for its turn). */
 void outbox_push(struct core *core, const struct session *session, const struct outbox_item *item);

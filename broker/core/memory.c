@@ -84,6 +84,32 @@ size_t core_memory_size(const struct core_config *config)
     return arena.size;
 }
 
+static uint64_t slab_touched(const struct slab *slab)
+{
+    return (uint64_t)slab->used * slab->object_size;
+}
+
+uint64_t core_memory_touched(const struct core *core)
+{
+    const struct slab *const slabs[] = {
+        &core->task_slab,     &core->attempt_slab,      &core->session_slab,
+        &core->queue_slab,    &core->tenant_queue_slab, &core->serve_slab,
+        &core->wildcard_slab, &core->watch_slab,        &core->policy_slab,
+    };
+    const struct core_config *config = &core->config;
+    struct arena maps = {0};
+    struct core counted;
+    carve_maps(&maps, &counted, config); /* hashes touch them everywhere */
+    const bool is_ring_full = core->remembered[core->remembered_at].is_used;
+    uint64_t size = maps.size + sizeof(struct outbox_item) * config->outbox_count_max;
+    size += sizeof(struct remembered) *
+            (is_ring_full ? config->remembered_count_max : core->remembered_at);
+    for (size_t i = 0; i < sizeof slabs / sizeof slabs[0]; i++) {
+        size += slab_touched(slabs[i]);
+    }
+    return size + sizeof(struct service) * core->service_count;
+}
+
 static void init_slab(struct slab *slab)
 {
     list_init(&slab->free);
@@ -100,6 +126,9 @@ static void init_lists(struct core *core)
     init_slab(&core->wildcard_slab);
     init_slab(&core->watch_slab);
     init_slab(&core->policy_slab);
+    list_init(&core->free_services);
+    list_init(&core->unused_services);
+    list_init(&core->unused_queues);
     list_init(&core->settled);
     list_init(&core->active_services);
     list_init(&core->ending_sessions);

@@ -42,6 +42,14 @@ static bool is_told_by_settled(const struct core *core, const struct session *se
            (task->flags & TASK_WATCHED) != 0 && task->record <= core->durable_number;
 }
 
+/* The more a session was refused, the later it shall come again: what it tries is about
+ * BUSY_PER_MS, whatever it has. */
+static uint64_t retry_after_ms(const struct session *session)
+{
+    const uint64_t span_ms = session->busy_backlog / BUSY_PER_MS;
+    return span_ms > BUSY_RETRY_AFTER_MS ? span_ms : BUSY_RETRY_AFTER_MS;
+}
+
 static void send_item(struct core *core, const struct outbox_item *item, struct effects *out)
 {
     struct session *session = &core->sessions[item->session];
@@ -57,7 +65,7 @@ static void send_item(struct core *core, const struct outbox_item *item, struct 
     effect->number = item->number;
     if (item->code == MESSAGE_ACCEPTED) {
         effect->reason = (uint8_t)item->number;
-        effect->value = item->status == ACCEPT_BUSY ? BUSY_RETRY_AFTER_MS : 0;
+        effect->value = item->status == ACCEPT_BUSY ? retry_after_ms(session) : 0;
     }
 }
 

@@ -47,7 +47,8 @@ static bool gives_nothing(const struct policy_fields *fields)
     return true;
 }
 
-bool policy_intern(struct core *core, const struct wire_policy *wire, uint32_t *policy)
+bool policy_intern(struct core *core, uint32_t owner, const struct wire_policy *wire,
+                   uint32_t *policy)
 {
     struct policy_fields fields;
     fields_from_wire(wire, &fields);
@@ -58,12 +59,18 @@ bool policy_intern(struct core *core, const struct wire_policy *wire, uint32_t *
     const uint64_t hash = hash_bytes(&core->config.hash_key, &fields, sizeof fields);
     uint32_t found = map_find(&core->policy_map, hash, policy_is, core, &fields);
     if (found == MAP_NONE) {
+        if (!share_admits(core->owners[owner].policy_count, core->policy_slab.live,
+                          core->policy_slab.count_max)) {
+            return false;
+        }
         found = slab_take(&core->policy_slab);
         if (found == NONE) {
             return false;
         }
+        core->owners[owner].policy_count++;
         struct policy *fresh = &core->policies[found];
         fresh->references = 0;
+        fresh->owner = owner;
         fresh->serial = core->next_policy_serial;
         fresh->hash = hash;
         fresh->fields = fields;
@@ -91,6 +98,7 @@ void policy_release(struct core *core, uint32_t number)
     TREADLE_ASSERT(policy->references > 0);
     policy->references--;
     if (policy->references == 0) {
+        core->owners[policy->owner].policy_count--;
         map_remove(&core->policy_map, policy->hash, number);
         slab_give(&core->policy_slab, policy);
     }
@@ -128,4 +136,17 @@ struct policy_choice core_policy(const struct core *core, const struct task *tas
         sides = core->attempts[task->attempt].serve_policy;
     }
     return policy_choose(core, sides, task->policy, field);
+}
+
+uint64_t core_policy_default(enum policy_field field)
+{
+    TREADLE_ASSERT(field < POLICY_FIELD_COUNT);
+    return defaults.value[field];
+}
+
+void core_reconfigure(struct core *core, const struct core_changes *changes)
+{
+    core->config.broker_policy = changes->broker_policy;
+    core->config.dead_letter_ttl_ms = changes->dead_letter_ttl_ms;
+    core->config.is_logging_tasks = changes->is_logging_tasks;
 }

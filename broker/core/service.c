@@ -47,6 +47,7 @@ static void on_breaker_changed(struct core *core, struct service *service,
                                const struct breaker *before, struct effects *out)
 {
     const struct breaker *breaker = &service->breaker;
+    service_note_use(core, service);
     const bool is_same =
         breaker->state == before->state && breaker->generation == before->generation;
     if (is_same) {
@@ -109,6 +110,7 @@ void service_set_paused(struct core *core, struct service *service, bool is_paus
         return;
     }
     service->is_paused = is_paused;
+    service_note_use(core, service);
     log_service(core, service, is_paused ? LOG_SERVICE_PAUSED : LOG_SERVICE_RESUMED, out);
     if (is_paused) {
         start_recall(core, service);

@@ -160,6 +160,7 @@ static bool serve_open(struct core *core, struct session *session, uint32_t queu
     list_push_back(&session->serves, &serve->session_link);
     list_push_back(&session->parked_serves, &serve->link);
     queue->serve_count++;
+    queue_note_use(core, queue);
     session->is_capacity_changed = true;
     return true;
 }
@@ -169,6 +170,7 @@ static void serve_close(struct core *core, struct serve *serve)
     list_remove(&serve->link);
     list_remove(&serve->session_link);
     core->queues[serve->queue].serve_count--;
+    queue_note_use(core, &core->queues[serve->queue]);
     release_sides(core, serve->policies);
     slab_give(&core->serve_slab, serve);
 }
@@ -182,6 +184,7 @@ static void close_serves(struct core *core, struct session *session)
     while ((link = list_pop_front(&session->wildcards)) != NULL) {
         struct wildcard *wildcard = container_of(link, struct wildcard, session_link);
         list_remove(&wildcard->link);
+        service_note_use(core, &core->services[wildcard->service]);
         release_sides(core, wildcard->policies);
         slab_give(&core->wildcard_slab, wildcard);
     }
@@ -215,7 +218,7 @@ static bool has_wildcard(const struct session *session, uint32_t service)
 static bool open_wildcard(struct core *core, struct session *session, struct bytes service_name,
                           const uint32_t sides[3])
 {
-    const uint32_t service_number = service_intern(core, service_name);
+    const uint32_t service_number = service_intern(core, session->owner, service_name);
     if (service_number == NONE) {
         return false;
     }
@@ -234,6 +237,7 @@ static bool open_wildcard(struct core *core, struct session *session, struct byt
     retain_sides(core, wildcard->policies, sides);
     list_push_back(&service->wildcards, &wildcard->link);
     list_push_back(&session->wildcards, &wildcard->session_link);
+    service_note_use(core, service);
     for (struct list *link = list_first(&service->queues); link != NULL;
          link = list_next(&service->queues, link)) {
         const struct queue *queue = container_of(link, struct queue, link);
@@ -266,7 +270,7 @@ static bool open_pattern(struct core *core, struct session *session, struct byte
     if (!wire_is_name(task, 1)) {
         return false;
     }
-    const uint32_t queue = queue_intern(core, service, task);
+    const uint32_t queue = queue_intern(core, session->owner, service, task);
     return queue != NONE && serve_open(core, session, queue, sides);
 }
 
@@ -277,9 +281,9 @@ static bool open_serves(struct core *core, struct session *session, const struct
     bool is_fine = true;
     while (wire_serve_next(&list, &entry)) {
         uint32_t sides[3] = {NONE, NONE, NONE};
-        is_fine = policy_intern(core, &entry.worker_policy, &sides[0]) && is_fine;
-        is_fine = policy_intern(core, &entry.task_policy, &sides[1]) && is_fine;
-        is_fine = policy_intern(core, &entry.service_policy, &sides[2]) && is_fine;
+        is_fine = policy_intern(core, session->owner, &entry.worker_policy, &sides[0]) && is_fine;
+        is_fine = policy_intern(core, session->owner, &entry.task_policy, &sides[1]) && is_fine;
+        is_fine = policy_intern(core, session->owner, &entry.service_policy, &sides[2]) && is_fine;
         is_fine = open_pattern(core, session, entry.pattern, sides) && is_fine;
         release_sides(core, sides);
     }
@@ -330,6 +334,19 @@ void session_end(struct core *core, struct session *session, enum session_end_re
         refuse(session->connection, REFUSED_REPLACED,
                "another worker of the same name and key has taken this one's place", out)
             ->session = session_number(core, session);
+    }
+    if (reason == SESSION_STALLED) { /* one that merely was slow begins anew */
+        core->counters.sessions_stalled++;
+        refuse(session->connection, REFUSED_HELLO_FIRST,
+               "outcomes were not acknowledged for too long; say HELLO again", out)
+            ->session = session_number(core, session);
+    }
+    if (reason == SESSION_PRESSING && session->connection != NONE) {
+        core->counters.sessions_pressing++;
+        refuse(session->connection, REFUSED_LIMIT,
+               "what was answered BUSY is sent again and again without the wait asked for", out)
+            ->session = session_number(core, session);
+        effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
     }
     if (reason == SESSION_GOODBYE) {
         core->counters.sessions_ended++;
@@ -613,6 +630,10 @@ void session_on_timer(struct core *core, struct session *session, struct effects
     const uint64_t silence_ms = core->config.heartbeat_ms * core->config.liveness;
     if (core->now_ms - session->heard_at_ms >= silence_ms) {
         session_end(core, session, SESSION_SILENT, out);
+        return;
+    }
+    if (deliver_is_stalled(core, session)) {
+        session_end(core, session, SESSION_STALLED, out);
         return;
     }
     if (core->now_ms - session->sent_at_ms >= core->config.heartbeat_ms) {

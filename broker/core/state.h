@@ -49,6 +49,7 @@ struct name {
 struct policy {
     struct list link; /* free */
     uint32_t references;
+    uint32_t owner;  /* who brought it first: it counts in that share */
     uint64_t serial; /* of this use of the place: caches see that it has changed */
     uint64_t hash;
     struct policy_fields fields;
@@ -56,10 +57,18 @@ struct policy {
 
 /* ---- owners: principals ---- */
 
+/* What of each limit it uses: while others use some of it, at most half. */
 struct owner {
     struct name name;
-    uint32_t task_count; /* unsettled */
-    uint64_t byte_count; /* their bodies */
+    uint32_t task_count;        /* unsettled */
+    uint32_t undelivered_count; /* settled, but not acknowledged by those who await them */
+    uint64_t byte_count;        /* bodies, tags, meta and errors of the unsettled */
+    uint64_t undelivered_bytes; /* results and errors of the undelivered */
+    uint32_t watch_count;
+    uint32_t service_count; /* names that it was the first to say */
+    uint32_t queue_count;
+    uint32_t tenant_queue_count;
+    uint32_t policy_count;
 };
 
 /* ---- tasks ---- */
@@ -97,6 +106,7 @@ struct task {
     uint32_t body_size;
     uint32_t kept_size;   /* unsettled: body, tags, meta and errors: what counts in the limits */
     uint32_t error_size;  /* the errors' share of it */
+    uint32_t meta_size;   /* the meta's share of it */
     uint32_t result_size; /* settled: the result and the errors it keeps */
     uint16_t crashes;
     uint16_t losses;
@@ -154,6 +164,7 @@ struct tenant_queue {
     struct list link; /* free; or queue.tenants while something is ready, in turn */
     struct name tenant;
     uint32_t queue;
+    uint32_t owner;       /* whose share it counts in */
     uint32_t task_count;  /* unsettled tasks that name it */
     uint32_t ready_first; /* ready tasks by need of budget */
     uint32_t ready_retry;
@@ -169,16 +180,22 @@ struct queue {
     struct list tenants;       /* tenant queues with ready tasks, in turn */
     struct list slot_serves;   /* of sessions believed to have a free slot, in turn */
     struct list credit_serves; /* of sessions believed to have credit, but no free slot */
+    struct list unused_link;   /* core.unused_queues while nothing names it */
     struct name task;
-    uint32_t service;
+    uint32_t service; /* NONE: a free place */
+    uint32_t owner;   /* whose share it counts in */
     uint32_t serve_count;
+    uint32_t task_count; /* tasks that name it, settled ones too */
+    uint32_t tenant_queue_count;
+    uint64_t unused_at_ms;
     uint32_t ready_first;
     uint32_t ready_retry;
     uint32_t policies[3]; /* as the newest HELLO brought them: worker, task, service; NONE */
 };
 
 struct service {
-    struct list active_link; /* core.active_services */
+    struct list active_link; /* core.active_services; or core.free_services */
+    struct list unused_link; /* core.unused_services while no queue or pattern of it is in use */
     struct list queues;
     struct list active_queues;
     struct list attempts;    /* live ones and zombies */
@@ -188,12 +205,15 @@ struct service {
     struct breaker breaker;
     struct timer breaker_timer;
     struct timer budget_timer;
+    uint32_t owner; /* whose share it counts in */
     uint32_t attempt_count;
     uint32_t queue_count;
+    uint32_t used_queue_count; /* those that something names */
+    uint64_t unused_at_ms;
     uint32_t budget_left; /* queues that its budget timer has still to look at */
     uint32_t recall_left; /* attempts a recall has still to look at */
     bool is_paused;
-    bool is_used;
+    bool is_used; /* else a free place */
     uint32_t
         first_parts[BUDGET_PARTS]; /* first dispatches, retries by second: the budget's window */
     uint32_t retry_parts[BUDGET_PARTS];
@@ -286,6 +306,10 @@ struct session {
     uint32_t flight;          /* which flight in_flight is: a HELLO begins another */
     uint64_t flight_bytes;
     uint32_t flight_count;
+    uint32_t busy_backlog; /* entries answered BUSY, less what it may try again in the time since */
+    uint64_t busy_drained_at_ms;
+    uint64_t
+        moved_at_ms; /* when the client last acknowledged something, or had nothing in flight */
 };
 
 /* A session awaits a task's outcome. */
@@ -337,7 +361,8 @@ struct listing {
     X(dispatched) X(succeeded) X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed)     \
     X(attempts_timeout) X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late)            \
     X(recalled) X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)          \
-    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted) X(messages)
+    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted) X(messages)                  \
+    X(names_dropped) X(meta_dropped) X(sessions_stalled) X(sessions_pressing)
 /* clang-format on */
 struct counters {
 #define COUNTER_FIELD(name) uint64_t name;
@@ -391,7 +416,10 @@ struct core {
     struct watch *watches;
     struct policy *policies;
     struct service *services;
-    uint32_t service_count;
+    uint32_t service_count; /* places that have been used */
+    struct list free_services;
+    struct list unused_services; /* the longest unused first */
+    struct list unused_queues;
     struct owner *owners;
     uint32_t owner_count;
     uint32_t *connection_sessions; /* connection -> session, NONE + 1 stored: 0 is none */
@@ -425,7 +453,7 @@ struct core {
     uint64_t unsettled_bytes;
     uint32_t settled_count;
     uint64_t settled_bytes;
-    uint32_t owners_with_tasks;
+    uint32_t owners_with_tasks; /* unsettled or undelivered */
     uint32_t undelivered_count; /* settled, but somebody still awaits them */
     struct list settled;        /* those nobody awaits, oldest first */
 

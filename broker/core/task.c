@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define BUSY_BACKLOG_MAX (2U << 20) /* more than a client that waits as it is told ever has */
+
 uint32_t task_number(const struct core *core, const struct task *task)
 {
     return (uint32_t)(task - core->tasks);
@@ -266,9 +268,7 @@ static void release_unsettled(struct core *core, struct task *task)
     TREADLE_ASSERT(owner->task_count > 0 && owner->byte_count >= task->kept_size);
     owner->task_count--;
     owner->byte_count -= task->kept_size;
-    if (owner->task_count == 0) {
-        core->owners_with_tasks--;
-    }
+    owner_note_tasks(core, task->owner, true);
     core->unsettled_count--;
     core->unsettled_bytes -= task->kept_size;
     struct tenant_queue *tenant_queue = tenant_queue_of(core, task);
@@ -358,9 +358,29 @@ void task_settle(struct core *core, struct task *task, enum task_state state,
     if (task->first_watch == NONE) {
         task_retain_settled(core, task);
     } else {
-        core->undelivered_count++;
+        task_count_undelivered(core, task);
         deliver_settled(core, task);
     }
+}
+
+void task_count_undelivered(struct core *core, const struct task *task)
+{
+    struct owner *owner = &core->owners[task->owner];
+    const bool had_tasks = owner_has_tasks(owner);
+    core->undelivered_count++;
+    owner->undelivered_count++;
+    owner->undelivered_bytes += task->result_size;
+    owner_note_tasks(core, task->owner, had_tasks);
+}
+
+void task_discount_undelivered(struct core *core, const struct task *task)
+{
+    struct owner *owner = &core->owners[task->owner];
+    TREADLE_ASSERT(owner->undelivered_count > 0 && owner->undelivered_bytes >= task->result_size);
+    core->undelivered_count--;
+    owner->undelivered_count--;
+    owner->undelivered_bytes -= task->result_size;
+    owner_note_tasks(core, task->owner, true);
 }
 
 void task_retain_settled(struct core *core, struct task *task)
@@ -380,6 +400,8 @@ void task_evict(struct core *core, struct task *task, struct effects *out)
     (void)persist(core, out, RECORD_DROPPED, task);
     remember(core, task);
     policy_release(core, task->policy);
+    core->queues[task->queue].task_count--;
+    queue_note_use(core, &core->queues[task->queue]);
     task->sequence = 0;
     slab_give(&core->task_slab, task);
 }
@@ -402,17 +424,17 @@ static uint8_t resolve_places(struct core *core, const struct session *session,
 {
     target->tenant_queue = NONE;
     target->policy = NONE;
-    target->queue = queue_intern(core, template->service, template->task);
+    target->queue = queue_intern(core, session->owner, template->service, template->task);
     if (target->queue == NONE) {
         return BUSY_NAMES;
     }
-    target->tenant_queue =
-        tenant_queue_intern(core, target->queue, tenant_of(core, session, template));
+    target->tenant_queue = tenant_queue_intern(core, session->owner, target->queue,
+                                               tenant_of(core, session, template));
     if (target->tenant_queue == NONE) {
         return BUSY_NAMES;
     }
     core->tenant_queues[target->tenant_queue].task_count++; /* held during the step */
-    if (!policy_intern(core, &template->policy, &target->policy)) {
+    if (!policy_intern(core, session->owner, &template->policy, &target->policy)) {
         return BUSY_NAMES;
     }
     return BUSY_NONE;
@@ -462,10 +484,13 @@ static void release_target(struct core *core, struct submit_target *target)
     policy_release(core, target->policy);
 }
 
-/* The limit that a new task would pass, or BUSY_NONE. */
+/* The limit that a new task would pass, or BUSY_NONE. What has settled and is not acknowledged
+ * counts as well: who does not take outcomes is the first who may not submit. */
 static enum busy_reason limit_passed(const struct core *core, const struct owner *owner,
                                      size_t kept_size)
 {
+    const uint64_t count = (uint64_t)owner->task_count + owner->undelivered_count;
+    const uint64_t bytes = owner->byte_count + owner->undelivered_bytes + kept_size;
     if (core->is_draining) {
         return BUSY_DRAINING;
     }
@@ -475,10 +500,9 @@ static enum busy_reason limit_passed(const struct core *core, const struct owner
     if (core->unsettled_bytes + core->settled_bytes + kept_size > core->config.byte_max) {
         return BUSY_BYTES;
     }
-    const bool others_are_there =
-        core->owners_with_tasks > 1 || (core->owners_with_tasks == 1 && owner->task_count == 0);
-    if (others_are_there && (owner->task_count >= core->config.task_count_max / 2 ||
-                             owner->byte_count + kept_size > core->config.byte_max / 2)) {
+    const bool others_are_there = core->owners_with_tasks > (owner_has_tasks(owner) ? 1U : 0U);
+    if (others_are_there &&
+        (count >= core->config.task_count_max / 2 || bytes > core->config.byte_max / 2)) {
         return BUSY_SHARE;
     }
     return BUSY_NONE;
@@ -512,6 +536,7 @@ static void init_task(struct core *core, struct task *task, const struct session
                           .first_watch = NONE,
                           .body_size = (uint32_t)entry->body.size,
                           .kept_size = (uint32_t)kept_size_of(core, entry),
+                          .meta_size = (uint32_t) template->meta.size,
                           .priority = (uint8_t) template->priority};
     list_init(&task->link);
     timer_init(&task->timer, TIMER_TASK, task_number(core, task));
@@ -528,14 +553,14 @@ static void init_task(struct core *core, struct task *task, const struct session
 static void count_unsettled(struct core *core, struct task *task)
 {
     struct owner *owner = &core->owners[task->owner];
-    if (owner->task_count == 0) {
-        core->owners_with_tasks++;
-    }
+    const bool had_tasks = owner_has_tasks(owner);
     owner->task_count++;
     owner->byte_count += task->kept_size;
+    owner_note_tasks(core, task->owner, had_tasks);
     core->unsettled_count++;
     core->unsettled_bytes += task->kept_size;
     core->tenant_queues[task->tenant_queue].task_count++;
+    core->queues[task->queue].task_count++; /* in use by its tenant's queue */
     policy_retain(core, task->policy);
 }
 
@@ -561,7 +586,7 @@ static void accept_new(struct core *core, struct session *session,
     const struct wire_submit_template *template = &core->templates[entry->template_index];
     const bool is_watched = (template->flags & SUBMIT_WATCH) != 0;
     struct task *task = NULL;
-    if (!is_watched || core->watch_slab.live < core->watch_slab.count_max) {
+    if (!is_watched || watch_has_room(core, session)) {
         task = open_task(core, session, entry);
     }
     if (task == NULL) {
@@ -623,7 +648,24 @@ static void answer_known(struct core *core, struct session *session, uint32_t kn
     }
 }
 
-static void count_answer(struct core *core, const struct outbox_item *answer)
+/* What the session is refused, less what it may try again at BUSY_PER_MS. */
+static void count_busy(const struct core *core, struct session *session)
+{
+    const uint64_t drained = (core->now_ms - session->busy_drained_at_ms) * BUSY_PER_MS;
+    session->busy_backlog =
+        session->busy_backlog > drained ? session->busy_backlog - (uint32_t)drained : 0;
+    session->busy_drained_at_ms = core->now_ms;
+    session->busy_backlog++;
+}
+
+/* It goes on sending what was refused, and does not wait as it was told. */
+static bool is_pressing(const struct session *session)
+{
+    return session->busy_backlog > BUSY_BACKLOG_MAX;
+}
+
+static void count_answer(struct core *core, struct session *session,
+                         const struct outbox_item *answer)
 {
     switch ((enum accept_status)answer->status) {
     case ACCEPT_EXISTING:
@@ -631,6 +673,7 @@ static void count_answer(struct core *core, const struct outbox_item *answer)
         break;
     case ACCEPT_BUSY:
         core->counters.busy++;
+        count_busy(core, session);
         break;
     case ACCEPT_CONFLICT:
         core->counters.conflict++;
@@ -688,7 +731,7 @@ static void submit_one(struct core *core, struct session *session,
     const uint32_t known = id_find(core, &entry->id);
     if (known != MAP_NONE) {
         answer_known(core, session, known, entry, &answer);
-        count_answer(core, &answer);
+        count_answer(core, session, &answer);
         if (answer.status == ACCEPT_EXISTING && known >= core->task_slab.count_max) {
             answer.code = MESSAGE_AWAITED; /* its outcome was told, or is no longer here */
             answer.status = AWAIT_GONE;
@@ -697,7 +740,7 @@ static void submit_one(struct core *core, struct session *session,
         return;
     }
     answer_new(core, session, entry, &answer, out);
-    count_answer(core, &answer);
+    count_answer(core, session, &answer);
     outbox_push(core, session, &answer);
 }
 
@@ -736,6 +779,9 @@ void task_on_submit(struct core *core, struct session *session, const struct mes
         if (core->targets[i].is_resolved) {
             release_target(core, &core->targets[i]);
         }
+    }
+    if (is_pressing(session)) {
+        session_end(core, session, SESSION_PRESSING, out);
     }
 }
 

@@ -378,7 +378,7 @@ static void add_counters(struct encoder *encoder)
     add_counter(encoder, "dedup_window_ms", dedup_window_ms(core));
     add_counter(encoder, "attempts_live", core->attempt_slab.live);
     add_counter(encoder, "sessions", core->session_slab.live);
-    add_counter(encoder, "services", core->service_count);
+    add_counter(encoder, "services", map_count(&core->service_map));
     add_counter(encoder, "store_tasks", store.task_count);
     add_counter(encoder, "store_bytes", store.byte_count);
     add_counter(encoder, "store_records", store.record_count);

@@ -74,6 +74,44 @@ enum endpoint_kind endpoint_kind(const char *endpoint)
     return is_loopback(host, (size_t)(colon - host)) ? ENDPOINT_LOOPBACK : ENDPOINT_TCP;
 }
 
+/* A port from 1 to 65535, or "*". */
+static bool is_port(const char *text)
+{
+    uint32_t port = 0;
+    size_t size = 0;
+    if (strcmp(text, "*") == 0) {
+        return true;
+    }
+    for (; text[size] >= '0' && text[size] <= '9' && size < 6; size++) {
+        port = port * 10 + (uint32_t)(text[size] - '0');
+    }
+    return text[size] == '\0' && port >= 1 && port <= 65535;
+}
+
+const char *endpoint_mistake(const char *endpoint)
+{
+    const struct sockaddr_un *address = NULL;
+    if (starts_with(endpoint, IPC_PREFIX)) {
+        const char *path = endpoint + strlen(IPC_PREFIX);
+        if (strcmp(path, "*") == 0) {
+            return NULL;
+        }
+        if (path[0] != '/' || path[1] == '\0') {
+            return "a path from the root: ipc:///PATH";
+        }
+        return strlen(path) < sizeof address->sun_path ? NULL : "a path of at most 107 bytes";
+    }
+    if (!starts_with(endpoint, TCP_PREFIX)) {
+        return "ipc:///PATH or tcp://HOST:PORT";
+    }
+    const char *host = endpoint + strlen(TCP_PREFIX);
+    const char *colon = strrchr(host, ':');
+    if (colon == NULL || colon == host) {
+        return "a host and a port: tcp://HOST:PORT";
+    }
+    return is_port(colon + 1) ? NULL : "a port from 1 to 65535, or * for any that is free";
+}
+
 static bool is_listened_to(const struct sockaddr_un *address)
 {
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -14,6 +14,10 @@ enum endpoint_kind {
 
 enum endpoint_kind endpoint_kind(const char *endpoint);
 
+/* What is expected where this is no endpoint that can be listened on; NULL: nothing is wrong with
+ * its form. Paths must be absolute: a daemon's working folder is nobody's business. */
+const char *endpoint_mistake(const char *endpoint);
+
 /* Whether it may be bound without encryption, and whether nobody else has it: libzmq would take the
  * place of a broker that listens on the same ipc path. Makes the folder of an ipc path if only that
  * is missing. */

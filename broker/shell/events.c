@@ -177,8 +177,11 @@ static void add_task_fields(const struct events *events, const struct effect *ef
     const struct queue *queue = &events->core->queues[task->queue];
     char id[UUID_TEXT_SIZE];
     uuid_print(&task->id, id);
-    add(line, "task=%s service=%s name=%s dispatch=%" PRIu32 " ", id,
-        events->core->services[queue->service].name.text, queue->task.text, task->dispatches);
+    add(line, "task=%s service=", id);
+    add_quoted(line, name_of(&events->core->services[queue->service].name));
+    add(line, " name=");
+    add_quoted(line, name_of(&queue->task));
+    add(line, " dispatch=%" PRIu32 " ", task->dispatches);
     const struct session *worker = worker_of(events, effect);
     if (worker != NULL) {
         add(line, "worker=");
@@ -213,7 +216,9 @@ static void write_line(const struct events *events, const struct effect *effect)
     } else if (effect->session != NONE) {
         add_session_fields(events, effect, &line);
     } else if (effect->service != NONE) {
-        add(&line, "service=%s ", events->core->services[effect->service].name.text);
+        add(&line, "service=");
+        add_quoted(&line, name_of(&events->core->services[effect->service].name));
+        add(&line, " ");
     }
     if (effect->reason != 0) {
         add(&line, "kind=%s ", failure_kind_text(effect->reason));

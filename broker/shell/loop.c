@@ -19,7 +19,9 @@
 #include "broker/core/core.h"
 #include "broker/shell/encode.h"
 #include "broker/shell/events.h"
+#include "broker/shell/guard.h"
 #include "broker/shell/misuse.h"
+#include "broker/shell/notify.h"
 #include "broker/shell/store/store.h"
 #include "common/base/assert.h"
 #include "common/base/log.h"
@@ -30,9 +32,10 @@
 #define STALL_MS            500U
 #define ROUND_TIME_MAX      1U
 #define ROUND_STEP_MAX      24U
-#define UNREAD_ROUND_MAX    100U /* ends are told after so many rounds that did not run dry */
-#define MALFORMED_LINES_MAX 100U /* a minute, of all peers together */
-#define LINGER_MS           200  /* for the last messages, at a clean end */
+#define ROUND_RECEIVE_NS    (UINT64_C(500) * 1000) /* then those who wait have their turn */
+#define UNREAD_ROUND_MAX    1000U /* ends are told after so many rounds that did not run dry */
+#define MALFORMED_LINES_MAX 100U  /* a minute, of all peers together */
+#define LINGER_MS           200   /* for the last messages, at a clean end */
 #define MINUTE_MS           60000U
 #define EPOCH_MASK          0xffffffU
 
@@ -50,10 +53,13 @@ struct loop {
     struct store *store;
     struct encoder *encoder;
     struct transport *transport;
+    struct guard *guard;
     struct events events;
+    struct notify notify;
+    struct config settings; /* as they are now */
     struct effects *effects;
     struct misuse *misuse; /* by connection */
-    struct encoder_counter counters[16];
+    struct encoder_counter counters[24];
     struct wire_limits limits;
     struct loop_counts counts;
     int signal_fd;
@@ -112,6 +118,62 @@ static void hand_to_transport(void *context, uint32_t connection, const struct w
     transport_send(loop->transport, connection, frames);
 }
 
+static void log_mistakes(const struct loop *loop, const struct config_mistakes *mistakes)
+{
+    for (uint32_t i = 0; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {
+        char text[2 * CONFIG_TEXT_SIZE];
+        char quoted[2 * CONFIG_TEXT_SIZE];
+        const char *path = loop->config->source->path;
+        config_print_mistake(text, sizeof text, path == NULL ? "defaults" : path, &mistakes->at[i]);
+        log_error("config.failed", "mistake=%s",
+                  log_quote(quoted, sizeof quoted, text, strlen(text)));
+    }
+}
+
+static void apply(struct loop *loop)
+{
+    const struct config *settings = &loop->settings;
+    struct core_changes changes = {.dead_letter_ttl_ms = settings->value[CONFIG_DEAD_LETTER_TTL]};
+    log_open((enum log_level)settings->value[CONFIG_LOG_LEVEL],
+             config_to_sink(settings, loop->config->source));
+    config_to_policy(settings, &changes.broker_policy);
+    changes.is_logging_tasks = loop->config->is_dev || log_is_on(LOG_LEVEL_DEBUG);
+    core_reconfigure(loop->core, &changes);
+}
+
+/* Reads the configuration again and takes what may change. A file with a mistake changes nothing.
+ * Writes how many settings changed, or how many mistakes there are. */
+static enum done_status reload(struct loop *loop, uint64_t *count)
+{
+    struct config fresh;
+    struct config_mistakes mistakes;
+    const bool is_serving = loop->drain_until_ms == UINT64_MAX; /* what ends is never ready again */
+    if (is_serving) {
+        notify_reloading();
+    }
+    const bool is_good = config_load(&fresh, loop->config->source, &mistakes);
+    if (is_good) {
+        *count = config_take_reloaded(&loop->settings, &fresh);
+        apply(loop);
+        log_info("config.reloaded", "changed=%" PRIu64, *count);
+    } else {
+        *count = mistakes.count;
+        log_mistakes(loop, &mistakes);
+    }
+    if (is_serving) {
+        notify_ready(transport_endpoint(loop->transport, 0));
+    }
+    return is_good ? DONE_OK : DONE_INVALID;
+}
+
+static void answer_reload(struct loop *loop, const struct effect *effect)
+{
+    struct effect answer = *effect;
+    answer.kind = EFFECT_SEND;
+    answer.status = (uint8_t)reload(loop, &answer.value);
+    encoder_send(loop->encoder, &answer);
+}
+
 static void carry_out(struct loop *loop, const struct effect *effect)
 {
     switch ((enum effect_kind)effect->kind) {
@@ -130,6 +192,9 @@ static void carry_out(struct loop *loop, const struct effect *effect)
         return;
     case EFFECT_LOG:
         events_write(&loop->events, effect);
+        return;
+    case EFFECT_RELOAD:
+        answer_reload(loop, effect);
         return;
     }
 }
@@ -267,9 +332,18 @@ static void on_message(struct loop *loop, const struct transport_message *receiv
     }
 }
 
+static uint64_t clock_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+/* One peer's flood is as long as the round: what it makes the others wait. */
 static void receive_messages(struct loop *loop)
 {
     struct transport_message received;
+    const uint64_t until_ns = clock_ns() + ROUND_RECEIVE_NS;
     uint64_t size = 0;
     loop->is_dry = false;
     for (uint32_t i = 0; i < ROUND_MESSAGE_MAX && size < ROUND_SIZE_MAX; i++) {
@@ -283,6 +357,9 @@ static void receive_messages(struct loop *loop)
         if (received.connection != CONNECTION_NONE) {
             size += received.size;
             on_message(loop, &received);
+        }
+        if (clock_ns() >= until_ns) {
+            return;
         }
     }
 }
@@ -339,11 +416,18 @@ static void take_signals(struct loop *loop)
 {
     struct signalfd_siginfo signal;
     while (read(loop->signal_fd, &signal, sizeof signal) == (ssize_t)sizeof signal) {
+        if (signal.ssi_signo == SIGHUP) {
+            uint64_t count = 0;
+            (void)reload(loop, &count);
+            continue;
+        }
         if (loop->config->is_dev || loop->drain_until_ms != UINT64_MAX) {
             loop->is_over = true;
             return;
         }
-        loop->drain_until_ms = loop->now_ms + loop->config->drain_ms;
+        const uint64_t drain_ms = loop->settings.value[CONFIG_DRAIN_TIMEOUT];
+        loop->drain_until_ms = loop->now_ms + drain_ms;
+        notify_stopping(core_unsettled_count(loop->core), drain_ms);
         const struct input input = {.kind = INPUT_DRAIN};
         step(loop, &input);
     }
@@ -364,23 +448,40 @@ static int64_t sleep_ms(const struct loop *loop)
 {
     uint64_t at_ms = core_next_at_ms(loop->core);
     const uint64_t transport_at_ms = transport_next_at_ms(loop->transport);
+    const uint64_t guard_at_ms = guard_next_at_ms(loop->guard, loop->transport);
     at_ms = transport_at_ms < at_ms ? transport_at_ms : at_ms;
+    at_ms = guard_at_ms < at_ms ? guard_at_ms : at_ms;
     at_ms = loop->drain_until_ms < at_ms ? loop->drain_until_ms : at_ms;
-    if (!loop->is_dry || loop->is_behind || at_ms <= loop->now_ms) {
+    if (!loop->is_dry || loop->is_behind || at_ms <= loop->now_ms ||
+        loop->notify.beat_at_ms <= loop->looked_at_ms) {
         return 0;
     }
-    if (at_ms == UINT64_MAX) {
+    const uint64_t beat_left_ms = loop->notify.beat_at_ms - loop->looked_at_ms;
+    if (at_ms == UINT64_MAX && loop->notify.beat_at_ms == UINT64_MAX) {
         return -1;
     }
-    const uint64_t left_ms = at_ms - loop->now_ms;
+    const uint64_t core_left_ms = at_ms - loop->now_ms;
+    const uint64_t left_ms = core_left_ms < beat_left_ms ? core_left_ms : beat_left_ms;
     return (int64_t)(left_ms < INT32_MAX ? left_ms : INT32_MAX);
+}
+
+/* What the memory of this process is for, as far as it is known. */
+static uint64_t explained_bytes(const struct loop *loop)
+{
+    const struct store_counts store = store_counts(loop->store);
+    return core_memory_touched(loop->core) + store.byte_count + store.table_size +
+           transport_counts(loop->transport)->bytes_waiting;
 }
 
 static void run_round(struct loop *loop)
 {
     look_at_clock(loop);
+    notify_beat(&loop->notify, loop->looked_at_ms);
     take_signals(loop);
     transport_collect(loop->transport, loop->now_ms);
+    if (guard_is_due(loop->guard, loop->now_ms)) {
+        guard_run(loop->guard, loop->transport, explained_bytes(loop), loop->now_ms);
+    }
     receive_messages(loop);
     end_connections(loop);
     settle_round(loop);
@@ -432,10 +533,16 @@ static void add_counters(struct encoder_config *config, struct loop *loop)
     add_counter(config, loop, "connections_opened", &transport->connections_opened);
     add_counter(config, loop, "connections_refused", &transport->connections_refused);
     add_counter(config, loop, "connections_cut", &transport->connections_cut);
+    add_counter(config, loop, "connections_greedy", &transport->connections_greedy);
+    add_counter(config, loop, "bytes_waiting", &transport->bytes_waiting);
     add_counter(config, loop, "sends_waited", &transport->sends_waited);
     add_counter(config, loop, "sends_dropped", &transport->sends_dropped);
     add_counter(config, loop, "messages_in", &transport->messages_in);
     add_counter(config, loop, "messages_out", &transport->messages_out);
+    const struct guard_counts *guard = guard_counts(loop->guard);
+    add_counter(config, loop, "rss_bytes", &guard->rss);
+    add_counter(config, loop, "rss_bytes_most", &guard->rss_most);
+    add_counter(config, loop, "rss_bytes_unexplained", &guard->unexplained);
 }
 
 static bool open_parts(struct loop *loop)
@@ -451,8 +558,10 @@ static bool open_parts(struct loop *loop)
     };
     loop->effects = calloc(1, sizeof *loop->effects);
     loop->misuse = calloc(limits->connection_count_max, sizeof *loop->misuse);
+    loop->guard = guard_create(loop->config->rss_max);
     loop->store = store_create_memory(loop->core->task_slab.count_max);
-    if (loop->effects == NULL || loop->misuse == NULL || loop->store == NULL) {
+    if (loop->effects == NULL || loop->misuse == NULL || loop->store == NULL ||
+        loop->guard == NULL) {
         return false;
     }
     struct encoder_config config = {
@@ -476,9 +585,12 @@ static int open_loop(struct loop *loop)
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGTERM);
     (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGHUP);
     loop->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     loop->drain_until_ms = UINT64_MAX;
     look_at_clock(loop);
+    notify_init(&loop->notify, loop->looked_at_ms);
+    loop->settings = *loop->config->settings;
     loop->transport = transport_open(&loop->config->transport, &error);
     if (loop->transport == NULL) {
         (void)fprintf(stderr, "treadled: listen: %s\n", error.text);
@@ -495,6 +607,7 @@ static void close_loop(struct loop *loop)
 {
     const int linger_ms = loop->exit_code == EX_OK ? LINGER_MS : 0;
     transport_close(&loop->transport, linger_ms);
+    guard_destroy(&loop->guard);
     encoder_destroy(&loop->encoder);
     store_destroy(&loop->store);
     free(loop->effects);
@@ -513,6 +626,7 @@ static void announce(const struct loop *loop)
         (void)printf("listening %s\n", transport_endpoint(loop->transport, i));
     }
     (void)fflush(stdout);
+    notify_ready(transport_endpoint(loop->transport, 0));
     log_info("broker.started", "version=%s epoch=%" PRIu32 " store=memory", loop->config->version,
              loop->core->config.epoch);
     if (loop->config->is_dev) {

@@ -7,6 +7,7 @@
 #define TREADLE_SHELL_LOOP_H
 
 #include "broker/core/config.h"
+#include "broker/shell/config.h"
 #include "broker/shell/transport.h"
 
 struct loop_config {
@@ -15,11 +16,14 @@ struct loop_config {
     struct transport_config transport;
     const char *version;
     bool is_dev;
-    uint64_t drain_ms; /* at most, after the first signal to end */
+    const struct config_source *source; /* read again at HUP and BROKER_RELOAD */
+    const struct config *settings;      /* as read at the start */
+    uint64_t rss_max;                   /* bytes of the whole process; 0: no budget */
 };
 
-/* Runs the broker until a signal ends it: TERM and INT, which the caller has blocked, drain it and
- * the second ends it at once; with is_dev the first does. Prints the endpoints on stdout once they
+/* Runs the broker until a signal ends it: TERM and INT, which the caller has blocked, drain it for
+ * at most drain_timeout and the second ends it at once; with is_dev the first does. HUP, blocked
+ * too unless is_dev, reads the configuration again. Prints the endpoints on stdout once they
  * are usable. Returns a sysexits code; what went wrong is on stderr. */
 int loop_run(const struct loop_config *config);
 

@@ -27,13 +27,14 @@ struct monitor {
     struct queue *ended; /* of int */
     int stop_fd;         /* readable: the thread ends */
     _Atomic bool has_lost;
+    _Atomic int64_t peer_count;
     pthread_t thread;
     bool is_running;
 };
 
 /* Takes one event, of two frames; *fd is -1 unless it says that a connection has ended. False when
  * there is none. */
-static bool take_event(void *pair, int *fd)
+static bool take_event(struct monitor *monitor, void *pair, int *fd)
 {
     uint8_t event[EVENT_SIZE];
     char address[256];
@@ -49,6 +50,9 @@ static bool take_event(void *pair, int *fd)
     memcpy(&value, event + sizeof number, sizeof value);
     if (size == EVENT_SIZE && number == ZMQ_EVENT_DISCONNECTED) {
         *fd = value;
+        atomic_fetch_sub(&monitor->peer_count, 1);
+    } else if (size == EVENT_SIZE && number == ZMQ_EVENT_ACCEPTED) {
+        atomic_fetch_add(&monitor->peer_count, 1);
     }
     return true;
 }
@@ -56,7 +60,7 @@ static bool take_event(void *pair, int *fd)
 static void drain(struct monitor *monitor, void *pair)
 {
     int fd = -1;
-    while (take_event(pair, &fd)) {
+    while (take_event(monitor, pair, &fd)) {
         if (fd != -1 && !queue_push(monitor->ended, &fd)) {
             atomic_store(&monitor->has_lost, true);
         }
@@ -88,7 +92,8 @@ static bool connect_pair(struct monitor *monitor, void *context, uint32_t index)
 {
     char name[64];
     (void)snprintf(name, sizeof name, "inproc://treadle-monitor-%u", index);
-    if (zmq_socket_monitor(monitor->routers[index], name, ZMQ_EVENT_DISCONNECTED) == -1) {
+    if (zmq_socket_monitor(monitor->routers[index], name,
+                           ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) == -1) {
         return false;
     }
     monitor->pairs[index] = zmq_socket(context, ZMQ_PAIR);
@@ -106,6 +111,7 @@ struct monitor *monitor_open(void *context, void *const *routers, uint32_t route
         return NULL;
     }
     atomic_init(&monitor->has_lost, false);
+    atomic_init(&monitor->peer_count, 0);
     monitor->router_count = router_count;
     memcpy(monitor->routers, routers, router_count * sizeof routers[0]);
     monitor->ended = queue_create(sizeof(int), EVENT_COUNT_MAX);
@@ -156,6 +162,12 @@ int monitor_fd(const struct monitor *monitor)
 bool monitor_next(struct monitor *monitor, int *fd)
 {
     return queue_pop(monitor->ended, fd);
+}
+
+uint32_t monitor_peer_count(const struct monitor *monitor)
+{
+    const int64_t count = atomic_load(&monitor->peer_count);
+    return count > 0 ? (uint32_t)count : 0;
 }
 
 bool monitor_has_lost(struct monitor *monitor)

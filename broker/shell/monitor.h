@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * Watches ROUTERs for connections that end. A thread of its own always drains libzmq's events: one
- * that is not drained would stop the I/O threads. It allocates nothing and logs nothing; it fills a
- * queue.
+ * Watches ROUTERs for connections that begin and end. A thread of its own always drains libzmq's
+ * events: one that is not drained would stop the I/O threads. It allocates nothing and logs
+ * nothing; it fills a queue.
  */
 #ifndef TREADLE_SHELL_MONITOR_H
 #define TREADLE_SHELL_MONITOR_H
@@ -25,6 +25,9 @@ int monitor_fd(const struct monitor *monitor);
 /* The descriptor of a connection that has ended; false: no more. The number may be in use again by
  * now. */
 bool monitor_next(struct monitor *monitor, int *fd);
+
+/* How many peers are connected, those that have said nothing yet too. */
+uint32_t monitor_peer_count(const struct monitor *monitor);
 
 /* Whether ends were lost since the last call, because nobody took them in time. */
 bool monitor_has_lost(struct monitor *monitor);

@@ -16,6 +16,7 @@
 #include "broker/core/input.h"
 #include "broker/shell/endpoint.h"
 #include "broker/shell/monitor.h"
+#include "broker/shell/sockets.h"
 #include "common/base/assert.h"
 #include "common/base/hash.h"
 #include "common/base/list.h"
@@ -27,8 +28,13 @@
 #define RECHECK_MS          1U  /* of a socket that is said to have ended and is still there */
 #define DOUBT_MS            20U /* libzmq closes it right after it said so */
 #define UNSENT_RETRY_MS     5U  /* a ROUTER does not tell when one peer has room again */
-#define UNSENT_SIZE_MAX     (UINT64_C(16) << 20) /* of one peer, beyond its last message */
+#define UNSENT_SIZE_MAX     (UINT64_C(16) << 20) /* of one peer that does not read at all */
 #define UNSENT_ALL_SIZE_MAX (UINT64_C(512) << 20)
+#define UNSENT_COUNT_MAX    16384U /* messages of one peer: it makes more than it reads */
+#define PIPED_SIZE_MAX      (UINT64_C(8) << 20) /* in libzmq for one peer */
+#define STUCK_MS            1000U               /* without a byte taken: the peer does not read */
+#define STUCK_LOOK_MS       100U
+#define FRAME_SIZE          9U /* of a frame's header on the wire, at most; 2 up to 255 bytes */
 #define IO_THREAD_COUNT     2
 #define WATER_MARK          256 /* messages a peer, each way; windows of credit bound what is in them */
 
@@ -62,6 +68,13 @@ struct connection {
     struct unsent *unsent_first;
     struct unsent *unsent_last;
     uint64_t unsent_size;
+    uint32_t unsent_count;
+    uint64_t piped_size;  /* given to libzmq and, as far as known, not gone yet */
+    uint64_t received;    /* bytes over its life, as on the wire */
+    uint64_t given;       /* to libzmq, over its life */
+    uint64_t taken_mark;  /* what its socket said when the peer last was seen to read */
+    uint64_t taken_at_ms; /* when that was */
+    uint64_t looked_at_ms;
     char peer[PEER_TEXT_SIZE];
 };
 
@@ -88,11 +101,12 @@ struct transport {
 
     uint64_t now_ms;
     uint64_t retry_at_ms; /* of unsent messages and doubtful sockets */
-    uint64_t unsent_size;
-    uint32_t turn; /* the endpoint that is asked next */
+    uint32_t turn;        /* the endpoint that is asked next */
 
     zmq_msg_t frames[FRAME_COUNT_MAX + 1]; /* of the message received last */
     uint32_t frame_count;
+    uint64_t received_size; /* of its frames on the wire, those skipped too */
+    uint64_t skipped_size;
     struct bytes views[FRAME_COUNT_MAX];
     struct transport_counts counts;
 };
@@ -223,12 +237,13 @@ static void drop_unsent(struct transport *transport, struct connection *connecti
         for (size_t i = 0; i < unsent->frame_count; i++) {
             (void)zmq_msg_close(&unsent->frames[i]);
         }
-        transport->unsent_size -= unsent->size;
+        transport->counts.bytes_waiting -= unsent->size;
         transport->counts.sends_dropped++;
         free(unsent);
     }
     connection->unsent_last = NULL;
     connection->unsent_size = 0;
+    connection->unsent_count = 0;
     list_remove(&connection->unsent_link);
 }
 
@@ -307,19 +322,9 @@ static struct routing_key key_of(const struct connection *connection)
     return key;
 }
 
-/* The socket's inode: no two sockets at a time have the same. 0: there is no such descriptor. */
-static ino_t inode_of(int fd)
-{
-    struct stat status;
-    if (fd == NONE_FD || fstat(fd, &status) == -1 || !S_ISSOCK(status.st_mode)) {
-        return 0;
-    }
-    return status.st_ino;
-}
-
 static bool is_socket_there(const struct connection *connection)
 {
-    return connection->inode != 0 && inode_of(connection->fd) == connection->inode;
+    return connection->inode != 0 && socket_inode(connection->fd) == connection->inode;
 }
 
 /* Its socket is gone. That is told once nothing of it is left to receive. */
@@ -359,7 +364,7 @@ static bool grow_by_fd(struct transport *transport, int fd)
 static void set_fd(struct transport *transport, struct connection *connection, int fd)
 {
     connection->fd = fd;
-    connection->inode = inode_of(fd);
+    connection->inode = socket_inode(fd);
     if (fd == NONE_FD) {
         return; /* its end will show when something is sent to it */
     }
@@ -400,6 +405,11 @@ static struct connection *open_connection(struct transport *transport,
     }
     connection->state = CONNECTION_LIVE;
     connection->endpoint = key->endpoint;
+    connection->piped_size = 0;
+    connection->received = 0;
+    connection->given = 0;
+    connection->taken_mark = 0;
+    connection->looked_at_ms = 0;
     memcpy(connection->routing_id, key->routing_id, ROUTING_ID_SIZE);
     const char *peer = zmq_msg_gets(frame, "Peer-Address");
     (void)snprintf(connection->peer, sizeof connection->peer, "%s",
@@ -449,6 +459,46 @@ uint32_t transport_rights(const struct transport *transport, uint32_t connection
     return RIGHT_ALL;
 }
 
+/* ---- how much a peer makes libzmq hold ---- */
+
+static uint64_t wire_size(size_t size)
+{
+    return size + (size > 255 ? FRAME_SIZE : 2);
+}
+
+bool transport_has_peers(const struct transport *transport)
+{
+    return monitor_peer_count(transport->monitor) > 0;
+}
+
+/* The connection of this socket; NULL. */
+static struct connection *connection_of_fd(const struct transport *transport, int fd)
+{
+    if (fd < 0 || (uint32_t)fd >= transport->fd_count || transport->by_fd[fd] == 0) {
+        return NULL;
+    }
+    struct connection *connection = &transport->connections[transport->by_fd[fd] - 1];
+    return is_socket_there(connection) ? connection : NULL;
+}
+
+bool transport_find_use(const struct transport *transport, int fd, struct transport_use *use)
+{
+    *use = (struct transport_use){.connection = CONNECTION_NONE};
+    const struct connection *connection = connection_of_fd(transport, fd);
+    if (connection != NULL) {
+        use->connection = number_of(transport, connection);
+        use->received = connection->received;
+        use->given = connection->given;
+        return true;
+    }
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        if (socket_is_of(fd, transport->endpoints[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 const struct transport_counts *transport_counts(const struct transport *transport)
 {
     return &transport->counts;
@@ -475,6 +525,18 @@ static void cut_at(struct transport *transport, struct connection *connection, u
     drop_unsent(transport, connection);
     list_remove(&connection->doubt_link);
     list_push_back(&transport->cut, &connection->link);
+}
+
+void transport_shut_down(struct transport *transport, int fd)
+{
+    struct connection *connection = connection_of_fd(transport, fd);
+    transport->counts.connections_greedy++;
+    (void)shutdown(fd, SHUT_RDWR);
+    if (connection == NULL) {
+        transport->counts.connections_cut++;
+    } else {
+        cut_at(transport, connection, transport->now_ms);
+    }
 }
 
 void transport_cut(struct transport *transport, uint32_t number, uint64_t now_ms)
@@ -584,12 +646,36 @@ static bool build(const struct connection *connection, const struct wire_frames 
     return true;
 }
 
+/* Whether libzmq may be given more for this peer: of TCP the kernel tells how much has left, of ipc
+ * only whether all that it has was read. */
+static bool has_room(struct connection *connection)
+{
+    struct socket_bytes bytes;
+    if (!is_socket_there(connection) || !socket_read_bytes(connection->fd, &bytes)) {
+        return true; /* sending will tell that it is gone */
+    }
+    if (bytes.is_counted) {
+        connection->piped_size =
+            connection->given > bytes.written ? connection->given - bytes.written : 0;
+    } else if (bytes.unsent == 0) {
+        connection->piped_size = 0;
+    }
+    return connection->piped_size <= PIPED_SIZE_MAX;
+}
+
 /* 0, and the frames are libzmq's; else an errno, and they stay. Only the first frame can find no
  * room. */
-static int send_frames(struct transport *transport, const struct connection *connection,
+static int send_frames(struct transport *transport, struct connection *connection,
                        zmq_msg_t *frames, size_t count)
 {
     void *router = transport->routers[connection->endpoint];
+    uint64_t size = 0;
+    if (connection->piped_size > PIPED_SIZE_MAX && !has_room(connection)) {
+        return EAGAIN;
+    }
+    for (size_t i = 1; i < count; i++) {
+        size += wire_size(zmq_msg_size(&frames[i]));
+    }
     for (size_t i = 0; i < count; i++) {
         const int more = i + 1 < count ? ZMQ_SNDMORE : 0;
         if (zmq_msg_send(&frames[i], router, ZMQ_DONTWAIT | more) == -1) {
@@ -602,37 +688,84 @@ static int send_frames(struct transport *transport, const struct connection *con
         }
     }
     transport->counts.messages_out++;
+    connection->given += size;
+    connection->piped_size += size;
     return 0;
+}
+
+/* Whether the peer has not taken a byte for some time. */
+static bool is_stuck(struct transport *transport, struct connection *connection)
+{
+    struct socket_bytes bytes;
+    if (connection->looked_at_ms != 0 &&
+        transport->now_ms - connection->looked_at_ms < STUCK_LOOK_MS) {
+        return false;
+    }
+    const bool is_first = connection->looked_at_ms == 0;
+    connection->looked_at_ms = transport->now_ms;
+    if (!is_socket_there(connection) || !socket_read_bytes(connection->fd, &bytes)) {
+        return true;
+    }
+    const uint64_t mark = bytes.is_counted ? bytes.written - bytes.unsent : bytes.unsent;
+    if (is_first || mark != connection->taken_mark) {
+        connection->taken_mark = mark;
+        connection->taken_at_ms = transport->now_ms;
+    }
+    return transport->now_ms - connection->taken_at_ms >= STUCK_MS;
+}
+
+/* Of all peers the one for which the most waits is cut off. */
+static void cut_largest(struct transport *transport)
+{
+    struct connection *largest = NULL;
+    for (struct list *link = list_first(&transport->waiting); link != NULL;
+         link = list_next(&transport->waiting, link)) {
+        struct connection *connection = container_of(link, struct connection, unsent_link);
+        if (largest == NULL || connection->unsent_size > largest->unsent_size) {
+            largest = connection;
+        }
+    }
+    if (largest != NULL) {
+        transport->counts.connections_greedy++;
+        cut_at(transport, largest, transport->now_ms);
+    }
 }
 
 static void keep_unsent(struct transport *transport, struct connection *connection,
                         zmq_msg_t *frames, size_t count)
 {
+    if (transport->counts.bytes_waiting > UNSENT_ALL_SIZE_MAX) {
+        cut_largest(transport);
+    }
     struct unsent *unsent = malloc(sizeof *unsent);
-    if (unsent == NULL || connection->unsent_size > UNSENT_SIZE_MAX ||
-        transport->unsent_size > UNSENT_ALL_SIZE_MAX) {
+    const bool is_too_much =
+        connection->unsent_count >= UNSENT_COUNT_MAX ||
+        (connection->unsent_size > UNSENT_SIZE_MAX && is_stuck(transport, connection));
+    if (unsent == NULL || is_too_much || connection->state != CONNECTION_LIVE) {
         free(unsent);
         close_frames(frames, count);
         transport->counts.sends_dropped++;
         cut_at(transport, connection, transport->now_ms);
         return;
     }
-    *unsent = (struct unsent){.frame_count = count};
+    *unsent = (struct unsent){.frame_count = count, .size = sizeof *unsent};
     for (size_t i = 0; i < count; i++) {
         (void)zmq_msg_init(&unsent->frames[i]);
         (void)zmq_msg_move(&unsent->frames[i], &frames[i]);
-        unsent->size += zmq_msg_size(&unsent->frames[i]) + sizeof unsent->frames[i];
+        unsent->size += zmq_msg_size(&unsent->frames[i]);
     }
     close_frames(frames, count);
     if (connection->unsent_last == NULL) {
         connection->unsent_first = unsent;
         list_push_back(&transport->waiting, &connection->unsent_link);
+        connection->looked_at_ms = 0; /* stuck since now, if it is */
     } else {
         connection->unsent_last->next = unsent;
     }
     connection->unsent_last = unsent;
     connection->unsent_size += unsent->size;
-    transport->unsent_size += unsent->size;
+    connection->unsent_count++;
+    transport->counts.bytes_waiting += unsent->size;
     transport->counts.sends_waited++;
     arm_retry(transport, UNSENT_RETRY_MS);
 }
@@ -677,7 +810,8 @@ static void send_waiting(struct transport *transport, struct connection *connect
         }
         connection->unsent_first = unsent->next;
         connection->unsent_size -= unsent->size;
-        transport->unsent_size -= unsent->size;
+        connection->unsent_count--;
+        transport->counts.bytes_waiting -= unsent->size;
         free(unsent);
     }
     connection->unsent_last = NULL;
@@ -755,6 +889,8 @@ static bool has_more(void *router)
 static bool take_frames(struct transport *transport, void *router, bool *is_over_limit)
 {
     drop_frames(transport);
+    transport->received_size = 0;
+    transport->skipped_size = 0;
     *is_over_limit = false;
     do {
         zmq_msg_t *frame = &transport->frames[transport->frame_count];
@@ -769,7 +905,10 @@ static bool take_frames(struct transport *transport, void *router, bool *is_over
             (void)zmq_msg_close(frame);
             return false;
         }
+        const size_t size = zmq_msg_size(frame);
+        transport->received_size += transport->frame_count > 0 ? wire_size(size) : 0;
         if (is_beyond) {
+            transport->skipped_size += size;
             (void)zmq_msg_close(frame);
         } else {
             transport->frame_count++;
@@ -785,7 +924,7 @@ static void refuse(struct transport *transport)
 {
     const int fd = zmq_msg_get(&transport->frames[1], ZMQ_SRCFD);
     transport->counts.connections_refused++;
-    if (inode_of(fd) != 0) {
+    if (socket_inode(fd) != 0) {
         (void)shutdown(fd, SHUT_RDWR);
     }
 }
@@ -821,12 +960,14 @@ static struct connection *sender_of(struct transport *transport, uint32_t endpoi
 
 static void put_message(struct transport *transport, struct transport_message *message)
 {
-    message->size = 0;
+    message->size = transport->skipped_size;
     for (uint32_t i = 1; i < transport->frame_count; i++) {
         transport->views[i - 1] = (struct bytes){zmq_msg_data(&transport->frames[i]),
                                                  zmq_msg_size(&transport->frames[i])};
         message->size += transport->views[i - 1].size;
     }
+    struct connection *connection = connection_at(transport, message->connection);
+    connection->received += transport->received_size;
     message->frames = (struct wire_frames){transport->views, transport->frame_count - 1};
 }
 

@@ -46,7 +46,9 @@ struct transport_counts {
     uint64_t connections_opened;
     uint64_t connections_refused; /* no place, or a routing id of the peer's choice */
     uint64_t connections_cut;
-    uint64_t sends_waited;  /* messages that had to wait for a peer to read */
+    uint64_t connections_greedy; /* of those cut: for what libzmq held for them */
+    uint64_t bytes_waiting;      /* now: of messages that wait for their peers to read */
+    uint64_t sends_waited;       /* messages that had to wait for a peer to read */
     uint64_t sends_dropped; /* to peers that were gone, or did not read until they were cut off */
     uint64_t messages_in;
     uint64_t messages_out;
@@ -105,6 +107,22 @@ const char *transport_peer(const struct transport *transport, uint32_t connectio
 /* Who the peer is: the transport's word, never the peer's. */
 struct bytes transport_principal(const struct transport *transport, uint32_t connection);
 uint32_t transport_rights(const struct transport *transport, uint32_t connection);
+
+/* Whether any peer is connected, one that has said nothing yet too. */
+bool transport_has_peers(const struct transport *transport);
+
+/* What has passed between the broker and one peer's socket. */
+struct transport_use {
+    uint32_t connection; /* CONNECTION_NONE: nothing whole has come from it */
+    uint64_t received;   /* bytes of whole messages, as they are on the wire */
+    uint64_t given;      /* the same of what libzmq was given to send */
+};
+
+/* False: the descriptor is no peer's of this broker. */
+bool transport_find_use(const struct transport *transport, int fd, struct transport_use *use);
+
+/* Shuts the peer's socket down at once, whether it has a connection or not. */
+void transport_shut_down(struct transport *transport, int fd);
 
 /* Read-only, for the counters people see. */
 const struct transport_counts *transport_counts(const struct transport *transport);

@@ -9,6 +9,8 @@
 
 #include "common/base/span.h"
 
+#define HELD_SIZE_MAX (UINT64_C(1) << 30) /* more than any verb lets the client hold */
+
 /* ---- signals ---- */
 
 static enum cli_exit signals_hold(struct contact *contact)
@@ -85,7 +87,10 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
 enum cli_exit contact_open(struct contact *contact, const struct arguments *arguments)
 {
     *contact = (struct contact){.arguments = arguments, .signal_fd = -1};
-    struct treadle_client_options options = {.size = sizeof(options), .broker = arguments->broker};
+    struct treadle_client_options options = {.size = sizeof(options),
+                                             .broker = arguments->broker,
+                                             .in_flight_max = (uint32_t)arguments->jobs,
+                                             .byte_max = HELD_SIZE_MAX};
     enum cli_exit code = signals_hold(contact);
 
     if (code != CLI_DONE) {
@@ -113,14 +118,13 @@ void contact_close(struct contact *contact)
 
 /* ---- waiting and asking ---- */
 
-enum cli_exit contact_wait(struct contact *contact, uint64_t until_ms)
+enum cli_exit contact_pump(struct contact *contact, uint64_t until_ms, int fd)
 {
-    const char *verb = contact->arguments->verb->name;
     uint64_t now_ms = client_now_ms();
     int64_t timeout_ms = until_ms == UINT64_MAX ? TREADLE_FOREVER
                          : until_ms > now_ms    ? (int64_t)(until_ms - now_ms)
                                                 : 0;
-    unsigned flags = client_pump(contact->client, timeout_ms, contact->signal_fd);
+    unsigned flags = client_pump(contact->client, timeout_ms, fd);
 
     if ((flags & CLIENT_PUMP_FD) != 0) {
         struct signalfd_siginfo signal;
@@ -130,13 +134,29 @@ enum cli_exit contact_wait(struct contact *contact, uint64_t until_ms)
         }
     }
     if ((flags & CLIENT_PUMP_FAILED) != 0) {
-        return cli_fail(CLI_SYSTEM, "%s: %s", verb, treadle_client_error(contact->client));
+        return CLI_SYSTEM;
     }
-    if (client_session_is_over(client_session_of(contact->client))) {
-        return cli_fail(CLI_REFUSED, "%s: %s: the broker refused: %s", verb,
-                        contact->arguments->broker, treadle_client_error(contact->client));
+    return client_session_is_over(client_session_of(contact->client)) ? CLI_REFUSED : CLI_DONE;
+}
+
+void contact_say(const struct contact *contact, enum cli_exit code)
+{
+    const char *verb = contact->arguments->verb->name;
+    const char *why = treadle_client_error(contact->client);
+
+    if (code == CLI_SYSTEM) {
+        cli_note("%s: %s", verb, why);
+    } else if (code == CLI_REFUSED) {
+        cli_note("%s: %s: the broker refused: %s", verb, contact->arguments->broker, why);
     }
-    return CLI_DONE;
+}
+
+enum cli_exit contact_wait(struct contact *contact, uint64_t until_ms)
+{
+    enum cli_exit code = contact_pump(contact, until_ms, contact->signal_fd);
+
+    contact_say(contact, code);
+    return code;
 }
 
 static bool is_answer_to(const struct client_event *event, const void *context)
@@ -207,6 +227,11 @@ enum cli_exit done_check(const struct arguments *arguments, uint64_t status, con
                         verb);
     case DONE_TOKEN_OLD:
         return cli_fail(CLI_PATIENCE, "%s: the broker gave the listing up; try again", verb);
+    case DONE_INVALID:
+        return cli_fail(CLI_CONFIG,
+                        "%s: %s: its configuration has mistakes, so nothing has changed; see its "
+                        "log, or treadled --check-config",
+                        verb, arguments->broker);
     case DONE_REFUSED:
     case DONE_STATUS_COUNT:
         break;

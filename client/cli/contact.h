@@ -33,6 +33,13 @@ void contact_close(struct contact *contact);
  * when the broker ended the session, CLI_SYSTEM. */
 TREADLE_MUST_USE enum cli_exit contact_wait(struct contact *contact, uint64_t until_ms);
 
+/* As contact_wait(), but silent, and it returns when `fd` is readable too: an epoll descriptor that
+ * watches contact->signal_fd beside whatever else the verb waits for. */
+TREADLE_MUST_USE enum cli_exit contact_pump(struct contact *contact, uint64_t until_ms, int fd);
+
+/* Says on stderr what contact_pump() returned; nothing for CLI_DONE and CLI_INTERRUPTED. */
+void contact_say(const struct contact *contact, enum cli_exit code);
+
 /* Sends a query or an administration message and waits for its answer, for at most
  * --connect-timeout. On CLI_DONE the caller ends the answer with client_event_destroy(). */
 TREADLE_MUST_USE enum cli_exit contact_ask(struct contact *contact, const struct message *query,

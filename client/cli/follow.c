@@ -9,30 +9,23 @@
 #include "common/base/span.h"
 #include "common/base/uuid.h"
 
-#define LOOK_EVERY_MS      1000 /* how often to ask why the task waits */
-#define LOST_NOTE_MS       1000 /* how long the broker is away before it is said */
 #define CANCEL_PATIENCE_MS 2000 /* for the answer to a cancel before the verb ends */
-#define PATTERNS_TEXT_SIZE 512
-#define PATTERNS_SHOWN_MAX 8
 
 void follow_init(struct follow *follow, struct contact *contact, const char *name,
                  const struct treadle_task_id *id, bool is_ours)
 {
     const struct arguments *arguments = contact->arguments;
     uint64_t now_ms = client_now_ms();
-    bool is_short = is_ours && arguments->worker_wait_ms < LOOK_EVERY_MS;
 
     *follow = (struct follow){
         .contact = contact,
         .name = name,
         .id = *id,
-        .is_ours = is_ours,
         .patience_ends_at_ms =
             is_given(arguments, OPTION_WAIT) ? now_ms + arguments->wait_ms : UINT64_MAX,
-        .next_look_at_ms = now_ms + (is_short ? arguments->worker_wait_ms : LOOK_EVERY_MS),
-        .looked_at_ms = now_ms,
         .cancel_status = CANCEL_STATUS_COUNT,
     };
+    watch_init(&follow->watch, contact, name, is_ours);
 }
 
 void follow_reset(struct follow *follow)
@@ -57,115 +50,6 @@ static uint64_t earlier(uint64_t a_ms, uint64_t b_ms)
 
 /* ---- no worker ---- */
 
-/* The patterns that connected workers serve, each once: "wc.count, demo.*"; "" if there is none. */
-static void patterns_print(struct wire_list workers, char out[PATTERNS_TEXT_SIZE])
-{
-    struct wire_worker_row worker;
-    struct wire_tag pattern;
-    size_t size = 0;
-    unsigned shown = 0;
-
-    out[0] = '\0';
-    while (wire_worker_row_next(&workers, &worker)) {
-        struct wire_list serves = worker.serves;
-
-        while (worker.is_connected != 0 && wire_tag_next(&serves, &pattern)) {
-            char text[PATTERN_SIZE_MAX + 3];
-
-            snprintf(text, sizeof(text), "%.*s, ", (int)pattern.text.size,
-                     (const char *)pattern.text.data);
-            if (strstr(out, text) == NULL && shown < PATTERNS_SHOWN_MAX &&
-                size + strlen(text) < PATTERNS_TEXT_SIZE) {
-                memcpy(out + size, text, strlen(text) + 1);
-                size += strlen(text);
-                shown++;
-            }
-        }
-    }
-    if (size > 0) {
-        out[size - 2] = '\0';
-    }
-}
-
-static void note_no_worker(const struct follow *follow, const struct message *workers)
-{
-    char patterns[PATTERNS_TEXT_SIZE];
-    char span[SPAN_TEXT_SIZE];
-    char *how_long = NULL;
-
-    patterns_print(workers->as.worker_info.rows, patterns);
-    span_print(span, sizeof(span), follow->contact->arguments->worker_wait_ms);
-    if (!follow->is_ours || asprintf(&how_long, ", waiting up to %s for one", span) == -1) {
-        how_long = NULL;
-    }
-    if (patterns[0] == '\0') {
-        cli_note("%s: no worker serves %s%s; none is connected, start one with: treadle work %s "
-                 "-- COMMAND",
-                 verb_name(follow), follow->name, how_long == NULL ? "" : how_long, follow->name);
-    } else {
-        cli_note("%s: no worker serves %s%s; services that have one: %s", verb_name(follow),
-                 follow->name, how_long == NULL ? "" : how_long, patterns);
-    }
-    free(how_long);
-}
-
-static struct message worker_query(void)
-{
-    return (struct message){.kind = MESSAGE_WORKER_QUERY};
-}
-
-static struct message task_query(const struct follow *follow)
-{
-    struct message query = {.kind = MESSAGE_TASK_QUERY};
-
-    query.as.task_query.id = follow->id;
-    return query;
-}
-
-static bool is_without_worker(const struct message *info)
-{
-    struct wire_list rows = info->as.task_info.rows;
-    struct wire_task_row row;
-
-    return info->kind == MESSAGE_TASK_INFO && info->as.task_info.status == AWAIT_PENDING &&
-           wire_task_row_next(&rows, &row) && row.reason == WAIT_NO_WORKER;
-}
-
-/* The answer to a look at the task. */
-static void on_look(struct follow *follow, const struct message *info)
-{
-    uint64_t now_ms = client_now_ms();
-    uint64_t worker_wait_ms = follow->contact->arguments->worker_wait_ms;
-
-    follow->next_look_at_ms = now_ms + LOOK_EVERY_MS;
-    if (!is_without_worker(info)) {
-        follow->no_worker_since_ms = 0;
-        follow->is_noted = false;
-    } else {
-        if (follow->no_worker_since_ms == 0) {
-            follow->no_worker_since_ms = follow->looked_at_ms;
-        }
-        uint64_t ends_at_ms = follow->no_worker_since_ms + worker_wait_ms;
-
-        if (follow->is_ours && now_ms >= ends_at_ms) {
-            if (client_session_cancel(session_of(follow), follow->id) == TREADLE_OK) {
-                follow->is_given_up = true;
-                follow->give_up_at_ms = now_ms + CANCEL_PATIENCE_MS;
-                follow->next_look_at_ms = UINT64_MAX;
-            }
-        } else if (!follow->is_noted) {
-            struct message query = worker_query();
-
-            follow->is_noted = client_session_request(session_of(follow), &query,
-                                                      &follow->workers_request) == TREADLE_OK;
-        }
-        if (follow->is_ours && !follow->is_given_up) {
-            follow->next_look_at_ms = earlier(follow->next_look_at_ms, ends_at_ms);
-        }
-    }
-    follow->looked_at_ms = now_ms;
-}
-
 static enum cli_exit fail_without_worker(const struct follow *follow)
 {
     char span[SPAN_TEXT_SIZE];
@@ -177,37 +61,7 @@ static enum cli_exit fail_without_worker(const struct follow *follow)
                     verb_name(follow), follow->name, span, follow->name);
 }
 
-void follow_note_missing_worker(struct follow *follow)
-{
-    struct message query = task_query(follow);
-    struct client_event *event = NULL;
-
-    if (contact_ask(follow->contact, &query, &event) != CLI_DONE) {
-        return;
-    }
-    bool is_missing = is_without_worker(event->answer);
-
-    client_event_destroy(&event);
-    query = worker_query();
-    if (is_missing && contact_ask(follow->contact, &query, &event) == CLI_DONE) {
-        if (event->answer->kind == MESSAGE_WORKER_INFO) {
-            note_no_worker(follow, event->answer);
-        }
-        client_event_destroy(&event);
-    }
-}
-
 /* ---- events and time ---- */
-
-static void on_answer(struct follow *follow, const struct client_event *event)
-{
-    if (event->request == follow->look_request) {
-        on_look(follow, event->answer);
-    } else if (event->request == follow->workers_request &&
-               event->answer->kind == MESSAGE_WORKER_INFO) {
-        note_no_worker(follow, event->answer);
-    }
-}
 
 static bool is_final(const struct client_event *event)
 {
@@ -216,6 +70,17 @@ static bool is_final(const struct client_event *event)
             event->status != ACCEPT_EXISTING) ||
            (event->kind == CLIENT_EVENT_AWAITED &&
             (event->status == AWAIT_GONE || event->status == AWAIT_UNKNOWN));
+}
+
+/* Cancels the task once its worker was waited for long enough; false: memory is out. */
+static bool give_up_if_due(struct follow *follow)
+{
+    if (!follow->watch.is_worker_wait_over || follow->is_given_up) {
+        return true;
+    }
+    follow->is_given_up = true;
+    follow->give_up_at_ms = client_now_ms() + CANCEL_PATIENCE_MS;
+    return client_session_cancel(session_of(follow), follow->id) == TREADLE_OK;
 }
 
 /* Looks at all events there are; false: memory is out. */
@@ -236,31 +101,15 @@ static bool take_events(struct follow *follow)
         } else if (event->kind == CLIENT_EVENT_CANCELLED) {
             follow->cancel_status = event->status;
         } else if (event->kind == CLIENT_EVENT_ANSWER) {
-            on_answer(follow, event);
+            watch_on_answer(&follow->watch, event);
+            if (!give_up_if_due(follow)) {
+                client_event_destroy(&event);
+                return false;
+            }
         }
         client_event_destroy(&event);
     }
     return true;
-}
-
-/* Says once, each time, that the broker is away. */
-static void watch_contact(struct follow *follow, uint64_t now_ms)
-{
-    if (client_is_welcome(follow->contact->client)) {
-        follow->lost_since_ms = 0;
-        follow->is_lost_noted = false;
-        return;
-    }
-    if (follow->lost_since_ms == 0) {
-        follow->lost_since_ms = now_ms;
-    }
-    if (!follow->is_lost_noted && now_ms - follow->lost_since_ms >= LOST_NOTE_MS) {
-        const char *why = client_transport_text(follow->contact->client);
-
-        cli_note("%s: %s: the broker is away%s%s; waiting for it", verb_name(follow),
-                 follow->contact->arguments->broker, why[0] == '\0' ? "" : ": ", why);
-        follow->is_lost_noted = true;
-    }
 }
 
 static enum cli_exit fail_patience(const struct follow *follow)
@@ -281,32 +130,18 @@ static enum cli_exit on_time(struct follow *follow)
 {
     uint64_t now_ms = client_now_ms();
 
-    watch_contact(follow, now_ms);
+    watch_on_time(&follow->watch, &follow->id, now_ms);
     if (follow->is_given_up) {
         return now_ms >= follow->give_up_at_ms ? fail_without_worker(follow) : CLI_DONE;
     }
-    if (now_ms >= follow->patience_ends_at_ms) {
-        return fail_patience(follow);
-    }
-    if (now_ms >= follow->next_look_at_ms) {
-        struct message query = task_query(follow);
-        bool is_asked =
-            client_session_request(session_of(follow), &query, &follow->look_request) == TREADLE_OK;
-
-        follow->next_look_at_ms = is_asked ? UINT64_MAX : now_ms + LOOK_EVERY_MS;
-    }
-    return CLI_DONE;
+    return now_ms >= follow->patience_ends_at_ms ? fail_patience(follow) : CLI_DONE;
 }
 
 static uint64_t next_at_ms(const struct follow *follow)
 {
     uint64_t next_ms = follow->is_given_up ? follow->give_up_at_ms : follow->patience_ends_at_ms;
 
-    next_ms = earlier(next_ms, follow->next_look_at_ms);
-    if (!client_is_welcome(follow->contact->client) && !follow->is_lost_noted) {
-        next_ms = earlier(next_ms, client_now_ms() + LOST_NOTE_MS);
-    }
-    return next_ms;
+    return earlier(next_ms, watch_next_at_ms(&follow->watch));
 }
 
 /* ---- following ---- */
@@ -350,7 +185,7 @@ static enum cli_exit on_interrupted(struct follow *follow)
     char id[UUID_TEXT_SIZE];
 
     uuid_print(&follow->id, id);
-    if (follow->is_ours && !follow->contact->arguments->is_detached) {
+    if (follow->watch.is_ours && !follow->contact->arguments->is_detached) {
         cancel_interrupted(follow, id);
     } else {
         cli_note("%s: interrupted; the task may go on: treadle task wait %s", verb_name(follow),
@@ -400,8 +235,7 @@ enum cli_exit follow_until_settled(struct follow *follow)
 
 /* ---- outcomes ---- */
 
-/* Words for the reasons of BUSY and REFUSED; the reason itself for those that need none. */
-static const char *reason_in_words(const char *reason)
+const char *reason_in_words(const char *reason)
 {
     static const char *const words[][2] = {
         {"tasks", "the broker holds as many tasks as it may; try again later"},

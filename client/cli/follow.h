@@ -6,33 +6,26 @@
 #ifndef TREADLE_CLI_FOLLOW_H
 #define TREADLE_CLI_FOLLOW_H
 
-#include "client/cli/contact.h"
+#include "client/cli/watch.h"
 
 struct follow {
     struct contact *contact;
     const char *name; /* SERVICE.TASK */
     struct treadle_task_id id;
-    bool is_ours; /* submitted by this verb, so cancelled by it: when interrupted, without worker */
 
     struct treadle_outcome *outcome; /* once there is one */
 
     /* The rest belongs to follow.c. */
+    struct watch watch;
     bool is_accepted;
-    bool is_noted;      /* that no worker serves it */
-    bool is_lost_noted; /* that the broker is away */
-    bool is_given_up;   /* cancelled, for want of a worker */
+    bool is_given_up; /* cancelled, for want of a worker */
     uint64_t give_up_at_ms;
-    uint64_t lost_since_ms; /* 0: the broker is there */
     uint64_t patience_ends_at_ms;
-    uint64_t next_look_at_ms; /* UINT64_MAX: an answer is under way */
-    uint64_t looked_at_ms;
-    uint64_t no_worker_since_ms; /* 0: one serves it, or not known */
-    uint64_t look_request;
-    uint64_t workers_request;
     uint64_t cancel_status; /* CANCEL_STATUS_COUNT: no answer yet */
 };
 
-/* Begins at now; end it with follow_reset(). */
+/* Begins at now; end it with follow_reset(). is_ours: submitted by this verb, so cancelled by it
+ * when it is interrupted and when no worker is there. */
 void follow_init(struct follow *follow, struct contact *contact, const char *name,
                  const struct treadle_task_id *id, bool is_ours);
 
@@ -47,8 +40,8 @@ TREADLE_MUST_USE enum cli_exit follow_until_accepted(struct follow *follow);
  * All said on stderr. */
 TREADLE_MUST_USE enum cli_exit follow_until_settled(struct follow *follow);
 
-/* Says on stderr, if it is so, that no worker serves the task; errors are nothing to fail for. */
-void follow_note_missing_worker(struct follow *follow);
+/* Words for the reasons of BUSY and REFUSED; the reason itself for those that need none. */
+const char *reason_in_words(const char *reason);
 
 /* The result to stdout byte for byte, or the failure to stderr; the verb's exit code. */
 TREADLE_MUST_USE enum cli_exit outcome_print(const struct arguments *arguments, const char *name,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/base/size.h"
 #include "common/base/span.h"
 #include "common/base/uuid.h"
 
@@ -18,6 +19,7 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define WORKER_WAIT_MS     10000
 #define LIST_LIMIT         1000
+#define MEMORY_MAX_MIN     1048576 /* bytes: with less no program starts */
 
 enum option_kind {
     KIND_FLAG,   /* a bool */
@@ -30,6 +32,7 @@ typedef bool option_parse(struct arguments *arguments, const char *text);
 
 struct option_rule {
     const char *name;
+    char letter;          /* 0: none */
     const char *argument; /* NULL: a flag */
     const char *help;
     const char *expected; /* "'x' is not ..." */
@@ -231,6 +234,38 @@ static bool parse_meta(struct arguments *arguments, const char *text)
     return true;
 }
 
+static bool parse_plugin(struct arguments *arguments, const char *text)
+{
+    if (arguments->plugin_count == PLUGIN_COUNT_MAX || text[0] == '\0') {
+        return false;
+    }
+    arguments->plugins[arguments->plugin_count++] = text;
+    return true;
+}
+
+static bool parse_pool(struct arguments *arguments, const char *text)
+{
+    arguments->is_threaded = strcmp(text, "threads") == 0;
+    return arguments->is_threaded || strcmp(text, "processes") == 0;
+}
+
+static bool parse_memory_max(struct arguments *arguments, const char *text)
+{
+    return size_parse(text, &arguments->memory_max) && arguments->memory_max >= MEMORY_MAX_MIN;
+}
+
+static bool parse_config(struct arguments *arguments, const char *text)
+{
+    arguments->config = text;
+    return text[0] != '\0';
+}
+
+static bool parse_joblog(struct arguments *arguments, const char *text)
+{
+    arguments->joblog = text;
+    return text[0] != '\0';
+}
+
 static bool parse_tenant(struct arguments *arguments, const char *text)
 {
     arguments->tenant = text;
@@ -278,7 +313,24 @@ static const struct option_rule rules[OPTION_COUNT] = {
         "Wait at most this long, then exit 75 while the task goes on; default: for ever"),
     [OPTION_WORKER_WAIT] = SPAN("worker-wait", worker_wait_ms, 0,
         "When no worker serves the task for this long, cancel it and exit 69; default: 10s"),
-    [OPTION_DETACH] = FLAG("detach", is_detached, "Leave the task to go on when interrupted"),
+    [OPTION_DETACH] = FLAG("detach", is_detached,
+        "Leave the task to go on when interrupted; `map' does not wait at all and prints the ids"),
+    [OPTION_JOBS] = { .name = "jobs", .letter = 'j', .argument = "N", .kind = KIND_NUMBER,
+        .help = "At most so many tasks in flight at once; default: 1000",
+        .expected = "a number from 1 to 1000000", .offset = offsetof(struct arguments, jobs),
+        .min = 1, .max = 1000000 },
+    [OPTION_NULL] = { .name = "null", .letter = '0', .kind = KIND_FLAG,
+        .help = "Records and results end with a NUL instead of a newline",
+        .offset = offsetof(struct arguments, is_null_separated) },
+    [OPTION_FROM_FILES] = FLAG("from-files", is_from_files,
+        "Each record names a file, whose content is the body"),
+    [OPTION_UNORDERED] = FLAG("unordered", is_unordered, "Print results as they come, not in the input's order"),
+    [OPTION_JOBLOG] = PARSED("joblog", "FILE", parse_joblog, "a file's name",
+        "Write a line about each task that has settled; what the file held is overwritten unless resumed"),
+    [OPTION_RESUME] = FLAG("resume", is_resume, "Skip the records that the job log has, and go on with it"),
+    [OPTION_RESUME_FAILED] = FLAG("resume-failed", is_resume_failed,
+        "As --resume, but run those again that failed"),
+    [OPTION_NO_PROGRESS] = FLAG("no-progress", is_without_progress, "Say nothing on stderr but what went wrong"),
     [OPTION_SERVICE] = PARSED("service", "SERVICE", parse_service, NAME_EXPECTED, "Only tasks of this service"),
     [OPTION_STATE] = PARSED("state", "STATE", parse_state,
         "a state: scheduled, blocked, ready, running, succeeded, failed, cancelled or expired",
@@ -292,6 +344,19 @@ static const struct option_rule rules[OPTION_COUNT] = {
     [OPTION_PERMANENT_EXIT] = PARSED("permanent-exit", "N,...", parse_permanent_exit,
         "a list of exit codes from 1 to 255, like 2,64",
         "Exit codes of the command that are not worth another attempt"),
+    [OPTION_PLUGIN] = PARSED("plugin", "FILE.so", parse_plugin, "a file's name, one of at most 16",
+        "A shared object with handlers; may be given several times"),
+    [OPTION_POOL] = PARSED("pool", "processes|threads", parse_pool, "`processes' or `threads'",
+        "Run a plugin's handlers in processes (the default), or those that say they are safe as threads of one"),
+    [OPTION_MEMORY_MAX] = PARSED("memory-max", "SIZE", parse_memory_max, "a size from 1MiB, like 256MiB or 1GiB",
+        "At most so much memory for the data of each process that runs a task; default: no limit"),
+    [OPTION_DRAIN_TIMEOUT] = SPAN("drain-timeout", drain_ms, 1,
+        "What still runs so long after the worker was told to end is stopped; default: 30s"),
+    [OPTION_CONFIG] = { .name = "config", .letter = 'c', .argument = "FILE", .kind = KIND_PARSED,
+        .help = "Read handlers and settings from a file; what is given here goes before it",
+        .expected = "a file's name", .parse = parse_config },
+    [OPTION_CHECK_CONFIG] = FLAG("check-config", is_check,
+        "Read the file, load its plugins, say what is wrong, and start nothing"),
     [OPTION_ID] = PARSED("id", "ID", parse_id, "an id of 36 characters, like 0191d5a0-7c1e-7b6a-9e5d-2f1c3b4a5d6e",
         "The task's id; submitting the same task twice under one id runs it once"),
     [OPTION_DELAY] = SPAN("delay", delay_ms, 0, "Do not start before this span has passed"),
@@ -323,7 +388,7 @@ static const struct option_rule rules[OPTION_COUNT] = {
 };
 /* clang-format on */
 
-#define KEY_BASE 0x100 /* above every character: no short options */
+#define KEY_BASE 0x100 /* above every character */
 #define KEY_HELP '?'
 
 /* ---- argp ---- */
@@ -348,6 +413,32 @@ static bool option_set(struct arguments *arguments, const struct option_rule *ru
     return false;
 }
 
+/* What argp calls an option: its letter, or a number above every character. */
+static int option_key(int option)
+{
+    return rules[option].letter != 0 ? rules[option].letter : KEY_BASE + option;
+}
+
+/* The option of a key; OPTION_COUNT: none has it. */
+static int option_of(int key)
+{
+    int option = 0;
+
+    while (option < OPTION_COUNT && option_key(option) != key) {
+        option++;
+    }
+    return option;
+}
+
+/* Whether the word is the option, without a value. */
+static bool is_option(const char *word, int option)
+{
+    const char letter[] = {'-', rules[option].letter, '\0'};
+
+    return (letter[1] != '\0' && strcmp(word, letter) == 0) ||
+           (strncmp(word, "--", 2) == 0 && strcmp(word + 2, rules[option].name) == 0);
+}
+
 /* Says what argp did not understand. argp itself would say it in two lines of another form. */
 static void not_understood(const struct arguments *arguments, const struct argp_state *state)
 {
@@ -357,8 +448,8 @@ static void not_understood(const struct arguments *arguments, const struct argp_
         word = state->argv[state->next]; /* several short ones in one word: not taken yet */
     }
     for (int option = 0; option < OPTION_COUNT; option++) {
-        if ((arguments->verb->options & OPTION_BIT(option)) != 0 && strncmp(word, "--", 2) == 0 &&
-            strcmp(word + 2, rules[option].name) == 0) {
+        if ((arguments->verb->options & OPTION_BIT(option)) != 0 &&
+            rules[option].argument != NULL && is_option(word, option)) {
             cli_note("%s: %s: its value is missing; write: %s %s", arguments->verb->name, word,
                      word, rules[option].argument);
             return;
@@ -387,12 +478,14 @@ static error_t on_argp(int key, char *text, struct argp_state *state)
         state->next = state->argc;
         return 0;
     }
-    if (key < KEY_BASE || key >= KEY_BASE + OPTION_COUNT) {
+    int option = option_of(key);
+
+    if (option == OPTION_COUNT) {
         return ARGP_ERR_UNKNOWN;
     }
-    const struct option_rule *rule = &rules[key - KEY_BASE];
+    const struct option_rule *rule = &rules[option];
 
-    arguments->given |= OPTION_BIT(key - KEY_BASE);
+    arguments->given |= OPTION_BIT(option);
     if (!option_set(arguments, rule, text)) {
         cli_note("%s: --%s: '%s' is not %s", arguments->verb->name, rule->name, text,
                  rule->expected);
@@ -417,7 +510,7 @@ static bool verb_argp_init(struct verb_argp *out, const struct verb *verb)
     for (int option = 0; option < OPTION_COUNT; option++) {
         if ((verb->options & OPTION_BIT(option)) != 0) {
             out->options[count++] = (struct argp_option){.name = rules[option].name,
-                                                         .key = KEY_BASE + option,
+                                                         .key = option_key(option),
                                                          .arg = rules[option].argument,
                                                          .doc = rules[option].help};
         }
@@ -577,4 +670,11 @@ enum cli_exit service_name_parse(const struct arguments *arguments, size_t index
                         arguments->words[index], NAME_EXPECTED);
     }
     return CLI_DONE;
+}
+
+struct option_view option_view(enum cli_option option)
+{
+    const struct option_rule *rule = &rules[option];
+
+    return (struct option_view){rule->name, rule->letter, rule->argument, rule->help};
 }

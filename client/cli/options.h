@@ -26,12 +26,26 @@ enum cli_option {
     OPTION_WAIT,
     OPTION_WORKER_WAIT,
     OPTION_DETACH,
+    OPTION_JOBS,
+    OPTION_NULL,
+    OPTION_FROM_FILES,
+    OPTION_UNORDERED,
+    OPTION_JOBLOG,
+    OPTION_RESUME,
+    OPTION_RESUME_FAILED,
+    OPTION_NO_PROGRESS,
     OPTION_SERVICE,
     OPTION_STATE,
     OPTION_LIMIT,
     OPTION_SLOTS,
     OPTION_NAME,
     OPTION_PERMANENT_EXIT,
+    OPTION_PLUGIN,
+    OPTION_POOL,
+    OPTION_MEMORY_MAX,
+    OPTION_DRAIN_TIMEOUT,
+    OPTION_CONFIG,
+    OPTION_CHECK_CONFIG,
     OPTION_ID,
     OPTION_DELAY,
     OPTION_QUEUE_TIMEOUT,
@@ -67,6 +81,9 @@ enum cli_option {
      OPTION_BIT(OPTION_PRIORITY) | OPTION_BIT(OPTION_TAG) | OPTION_BIT(OPTION_META) |              \
      OPTION_BIT(OPTION_TENANT) | OPTION_BIT(OPTION_VOLATILE) | OPTION_BIT(OPTION_RAW))
 
+/* Plugins of one worker. */
+#define PLUGIN_COUNT_MAX 16
+
 /* What main() reads of the environment; NULL: not set. */
 struct cli_environment {
     const char *broker; /* TREADLE_BROKER */
@@ -90,6 +107,14 @@ struct arguments {
     bool is_raw;
     bool is_detached;
     bool is_volatile;
+    uint64_t jobs; /* 0: not given */
+    bool is_null_separated;
+    bool is_from_files;
+    bool is_unordered;
+    const char *joblog; /* NULL: none */
+    bool is_resume;
+    bool is_resume_failed;
+    bool is_without_progress;
     uint64_t wait_ms;
     uint64_t worker_wait_ms;
     const char *service;
@@ -98,6 +123,13 @@ struct arguments {
     uint64_t slots; /* 0: not given */
     const char *name;
     bool is_permanent_exit[256];
+    const char *plugins[PLUGIN_COUNT_MAX];
+    size_t plugin_count;
+    bool is_threaded;
+    uint64_t memory_max; /* bytes; 0: not given */
+    uint64_t drain_ms;   /* 0: not given */
+    const char *config;  /* NULL: not given */
+    bool is_check;
 
     struct wire_policy policy; /* 0: not given */
     struct treadle_task_id id;
@@ -133,6 +165,15 @@ void arguments_reset(struct arguments *arguments);
 
 /* Prints the verb's help to stdout. */
 void verb_print_help(const struct verb *verb);
+
+/* An option as people type it, for completion. */
+struct option_view {
+    const char *name;     /* "timeout", without the dashes */
+    char letter;          /* 0: none */
+    const char *argument; /* NULL: takes none */
+    const char *help;
+};
+struct option_view option_view(enum cli_option option);
 
 /* Whether the option was given. */
 static inline bool is_given(const struct arguments *arguments, enum cli_option option)

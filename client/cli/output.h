@@ -31,6 +31,7 @@ enum cli_exit {
     CLI_REFUSED = 77,
     CLI_CONFIG = 78, /* configuration, the environment included */
     CLI_INTERRUPTED = 130,
+    CLI_PIPE = 141, /* nobody reads stdout any more: as a filter that SIGPIPE ends */
 };
 
 /* Room for "2026-01-31T23:59:59.999Z" and a NUL. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-/* broker status, drain */
+/* broker status, drain, reload */
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdlib.h>
@@ -81,6 +81,29 @@ static enum cli_exit broker_drain(const struct arguments *arguments)
     return code;
 }
 
+static enum cli_exit broker_reload(const struct arguments *arguments)
+{
+    struct message query = {.kind = MESSAGE_BROKER_RELOAD};
+    struct client_event *event = NULL;
+    enum cli_exit code = contact_ask_once(arguments, &query, &event);
+
+    if (code != CLI_DONE) {
+        return code;
+    }
+    bool is_done = event->answer->kind == MESSAGE_DONE;
+    uint64_t changed = is_done ? event->answer->as.done.count : 0;
+
+    code = done_check(arguments, is_done ? event->answer->as.done.status : (uint64_t)DONE_REFUSED,
+                      "broker", arguments->broker);
+    client_event_destroy(&event);
+    if (code == CLI_DONE) {
+        cli_note("%s: %s has read its configuration again; %" PRIu64 " %s changed",
+                 arguments->verb->name, arguments->broker, changed,
+                 changed == 1 ? "setting" : "settings");
+    }
+    return code;
+}
+
 const struct verb verb_broker_status = {
     .name = "broker status",
     .words = "",
@@ -95,4 +118,12 @@ const struct verb verb_broker_drain = {
     .summary = "Tell the broker to finish what it has and take nothing new",
     .options = OPTIONS_CONTACT,
     .run = broker_drain,
+};
+
+const struct verb verb_broker_reload = {
+    .name = "broker reload",
+    .words = "",
+    .summary = "Tell the broker to read its configuration again",
+    .options = OPTIONS_CONTACT,
+    .run = broker_reload,
 };

@@ -17,6 +17,11 @@ static const struct verb *const verbs[] = {
 #define VERB_COUNT    (sizeof(verbs) / sizeof(verbs[0]))
 #define NAME_TEXT_MAX 40
 
+const struct verb *verb_at(size_t index)
+{
+    return index < VERB_COUNT ? verbs[index] : NULL;
+}
+
 /* Whether the verb's name is `family` and one more word. */
 static bool is_of_family(const struct verb *verb, const char *family)
 {

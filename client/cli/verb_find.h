@@ -12,6 +12,9 @@
 TREADLE_MUST_USE enum cli_exit verb_find(char *const *words, size_t word_count,
                                          const struct verb **verb, size_t *used);
 
+/* The verbs in the order of the table; NULL after the last. */
+const struct verb *verb_at(size_t index);
+
 /* Lists all verbs. */
 void verbs_print(FILE *to);
 

@@ -26,7 +26,7 @@ static enum cli_exit submit_and_print(const struct submission *submission, struc
         printf("%s\n", text);
         code = cli_flush(CLI_DONE);
         if (code == CLI_DONE && follow.outcome == NULL) {
-            follow_note_missing_worker(&follow);
+            watch_note_missing_worker(&follow.watch, &id);
         }
     }
     follow_reset(&follow);

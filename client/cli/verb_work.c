@@ -3,11 +3,50 @@
 #include <string.h>
 
 #include "client/cli/options.h"
+#include "worker/runner/config.h"
 #include "worker/runner/runner.h"
 
-static enum cli_exit work(const struct arguments *arguments)
+#define FOR_COMMANDS "treadle work SERVICE.TASK -- COMMAND"
+
+/* What is to run: a command, plugins, or what a file says. */
+static enum cli_exit check_handlers(const struct arguments *arguments)
 {
-    const char *patterns[SERVE_COUNT_MAX];
+    const bool has_command = arguments->command_count > 0;
+    const bool has_plugins = arguments->plugin_count > 0;
+    const bool has_file = arguments->config != NULL;
+
+    if (has_file && (has_command || has_plugins || arguments->word_count > 0)) {
+        return cli_fail(CLI_USAGE, "work: -c FILE says what is served; leave out %s",
+                        has_command   ? "the command"
+                        : has_plugins ? "--plugin"
+                                      : arguments->words[0]);
+    }
+    if (has_plugins && has_command) {
+        return cli_fail(CLI_USAGE, "work: --plugin and a command: give one of them, or -c FILE "
+                                   "with both");
+    }
+    if (!has_file && !has_plugins && arguments->word_count == 0) {
+        return cli_fail(CLI_USAGE, "work: nothing to serve; write: " FOR_COMMANDS
+                                   ", --plugin FILE.so or -c FILE");
+    }
+    if (!has_file && !has_plugins && !has_command) {
+        return cli_fail(CLI_USAGE,
+                        "work: no command; put it after `--', like: treadle work %s -- wc -w",
+                        arguments->words[0]);
+    }
+    if (!has_command && is_given(arguments, OPTION_PERMANENT_EXIT)) {
+        return cli_fail(CLI_USAGE,
+                        "work: --permanent-exit is about a command; write: " FOR_COMMANDS);
+    }
+    if (!has_file && arguments->is_check) {
+        return cli_fail(CLI_USAGE, "work: --check-config without a file; write: treadle work -c "
+                                   "FILE --check-config");
+    }
+    return CLI_DONE;
+}
+
+static enum cli_exit check_names(const struct arguments *arguments)
+{
     struct task_name name;
 
     for (size_t i = 0; i < arguments->word_count; i++) {
@@ -16,43 +55,101 @@ static enum cli_exit work(const struct arguments *arguments)
         if (code != CLI_DONE) {
             return code;
         }
-        patterns[i] = arguments->words[i];
     }
-    if (arguments->command_count == 0) {
-        return cli_fail(CLI_USAGE,
-                        "work: no command; put it after `--', like: treadle work %s -- wc -w",
-                        arguments->words[0]);
-    }
-    struct runner_options options = {
-        .broker = arguments->broker,
-        .patterns = patterns,
-        .pattern_count = arguments->word_count,
-        .policy = arguments->policy,
-        .slots = (uint32_t)arguments->slots,
-        .name = arguments->name,
-        .command = arguments->command,
-    };
+    return CLI_DONE;
+}
 
-    _Static_assert(sizeof(options.is_permanent_exit) == sizeof(arguments->is_permanent_exit),
-                   "one for each exit code");
-    memcpy(options.is_permanent_exit, arguments->is_permanent_exit,
-           sizeof(options.is_permanent_exit));
-    return (enum cli_exit)runner_main(&options);
+static enum cli_exit read_file(const struct arguments *arguments, struct runner_config **config)
+{
+    struct conf_mistakes mistakes = {.count = 0};
+
+    *config = runner_config_read(arguments->config, &mistakes);
+    if (*config == NULL) {
+        return cli_fail_memory();
+    }
+    for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
+        const struct conf_mistake *mistake = &mistakes.at[i];
+
+        if (mistake->line == 0) {
+            cli_note("work: %s: %s", arguments->config, mistake->text);
+        } else {
+            cli_note("work: %s:%u: %s", arguments->config, mistake->line, mistake->text);
+        }
+    }
+    if (mistakes.count > CONF_MISTAKES_MAX) {
+        cli_note("work: %s: %u more", arguments->config, mistakes.count - CONF_MISTAKES_MAX);
+    }
+    return mistakes.count == 0 ? CLI_DONE : CLI_CONFIG;
+}
+
+static enum cli_exit work(const struct arguments *arguments)
+{
+    const char *const *words = (const char *const *)arguments->words;
+    const struct worker_command command = {
+        .patterns = words,
+        .pattern_count = arguments->word_count,
+        .command = arguments->command,
+        .is_permanent_exit = arguments->is_permanent_exit,
+    };
+    struct runner_options options = {
+        .worker = {.name = arguments->name,
+                   .slots = (uint32_t)arguments->slots,
+                   .is_threaded = arguments->is_threaded,
+                   .memory_max = arguments->memory_max,
+                   .drain_ms = arguments->drain_ms,
+                   .policy = arguments->policy,
+                   .plugins = arguments->plugins,
+                   .plugin_count = arguments->plugin_count},
+        .file = arguments->config,
+        .is_check = arguments->is_check,
+    };
+    struct runner_config *config = NULL;
+    enum cli_exit code = check_handlers(arguments);
+
+    code = code == CLI_DONE ? check_names(arguments) : code;
+    if (arguments->command_count > 0) {
+        options.worker.commands = &command;
+        options.worker.command_count = 1;
+    } else {
+        options.worker.only = words;
+        options.worker.only_count = arguments->word_count;
+    }
+    if (code == CLI_DONE && arguments->config != NULL) {
+        code = read_file(arguments, &config);
+    }
+    if (code == CLI_DONE) {
+        options.worker.broker = arguments->is_broker_given ? arguments->broker : NULL;
+        if (config != NULL) {
+            runner_config_apply(config, &options.worker, is_given(arguments, OPTION_POOL));
+        }
+        if (options.worker.broker == NULL) {
+            options.worker.broker = arguments->broker; /* the default */
+        }
+        code = (enum cli_exit)runner_main(&options);
+    }
+    runner_config_destroy(&config);
+    return code;
 }
 
 const struct verb verb_work = {
     .name = "work",
-    .words = "SERVICE.TASK... -- COMMAND [ARGUMENT...]",
-    .summary = "A worker made of a command: body on its stdin, result from its stdout",
-    .details = "SERVICE.* serves every task of a service. Each task runs COMMAND once; exit code 0 "
-               "is success, any other a failure that may be tried again (--permanent-exit: not), "
-               "the last line of stderr its message. TREADLE_TASK_ID and other TREADLE_ variables "
-               "tell about the task. The policies given count before those of the submission. "
-               "INT or TERM: finishes what runs, takes nothing new; a second one ends at once.",
+    .words = "[SERVICE.TASK...] [-- COMMAND [ARGUMENT...]]",
+    .summary = "A worker made of a command, of plugins, or of what a file says",
+    .details =
+        "With COMMAND: each task runs it once, its body on stdin, its result from stdout; exit "
+        "code 0 is success, any other a failure that may be tried again (--permanent-exit: not), "
+        "the last line of stderr its message; TREADLE_TASK_ID and other TREADLE_ variables tell "
+        "about the task. SERVICE.* serves every task of a service. With --plugin: the handlers of "
+        "shared objects, all of them or only those named. With -c FILE: as many commands and "
+        "plugins as it says. The policies given count before those of the submission. "
+        "INT or TERM: finishes what runs, takes nothing new; a second one ends at once.",
     .options = OPTION_BIT(OPTION_BROKER) | OPTIONS_POLICY | OPTION_BIT(OPTION_GRACE) |
                OPTION_BIT(OPTION_SLOTS) | OPTION_BIT(OPTION_NAME) |
-               OPTION_BIT(OPTION_PERMANENT_EXIT),
-    .words_min = 1,
+               OPTION_BIT(OPTION_PERMANENT_EXIT) | OPTION_BIT(OPTION_PLUGIN) |
+               OPTION_BIT(OPTION_POOL) | OPTION_BIT(OPTION_MEMORY_MAX) |
+               OPTION_BIT(OPTION_DRAIN_TIMEOUT) | OPTION_BIT(OPTION_CONFIG) |
+               OPTION_BIT(OPTION_CHECK_CONFIG),
+    .words_min = 0,
     .words_max = SERVE_COUNT_MAX,
     .takes_command = true,
     .run = work,

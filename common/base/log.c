@@ -4,24 +4,100 @@
 #include "common/base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/base/assert.h"
 
+#define DROPPED_FIELDS_SIZE 64
+#define TIME_TEXT_SIZE      48
+
 static const char *const level_names[LOG_LEVEL_COUNT] = {"debug", "info", "warn", "error"};
 
-static _Atomic int level_min = LOG_LEVEL_INFO;
+enum stderr_kind {
+    STDERR_WAITS,  /* as it is: a writer may have to wait */
+    STDERR_OWN_FD, /* a description of our own that does not wait */
+    STDERR_SOCKET,
+    STDERR_POLLED, /* asked for room before each line */
+};
 
-void log_open(enum log_level level, enum log_format format)
+static _Atomic int level_min = LOG_LEVEL_INFO;
+static log_sink *_Atomic line_sink = log_text;
+static enum stderr_kind stderr_kind = STDERR_WAITS;
+static int stderr_fd = STDERR_FILENO;
+static _Atomic uint64_t dropped_count;
+static atomic_bool is_line_cut; /* the last one did not get its newline */
+
+void log_open(enum log_level level, log_sink *sink)
 {
-    TREADLE_ASSERT(level < LOG_LEVEL_COUNT && format == LOG_FORMAT_TEXT);
+    TREADLE_ASSERT(level < LOG_LEVEL_COUNT);
     atomic_store_explicit(&level_min, (int)level, memory_order_relaxed);
+    atomic_store_explicit(&line_sink, sink == NULL ? log_text : sink, memory_order_relaxed);
+}
+
+/* O_NONBLOCK on the description we were given would be that of everybody on this terminal. */
+void log_never_wait(void)
+{
+    struct stat state;
+    if (fstat(STDERR_FILENO, &state) != 0 || S_ISREG(state.st_mode)) {
+        return; /* a file makes nobody wait, and has one offset for all who append to it */
+    }
+    if (S_ISSOCK(state.st_mode)) {
+        stderr_kind = STDERR_SOCKET;
+        return;
+    }
+    const int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    stderr_fd = fd == -1 ? STDERR_FILENO : fd;
+    stderr_kind = fd == -1 ? STDERR_POLLED : STDERR_OWN_FD;
+}
+
+static ssize_t write_now(const char *data, size_t size)
+{
+    struct pollfd poll_fd = {.fd = stderr_fd, .events = POLLOUT};
+    switch (stderr_kind) {
+    case STDERR_SOCKET:
+        return send(stderr_fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    case STDERR_POLLED:
+        if (poll(&poll_fd, 1, 0) != 1) {
+            return -1;
+        }
+        break;
+    case STDERR_WAITS:
+    case STDERR_OWN_FD:
+        break;
+    }
+    return write(stderr_fd, data, size);
+}
+
+bool log_put(const char *line, size_t size)
+{
+    if (atomic_load_explicit(&is_line_cut, memory_order_relaxed)) {
+        if (write_now("\n", 1) != 1) {
+            return false;
+        }
+        atomic_store_explicit(&is_line_cut, false, memory_order_relaxed);
+    }
+    const ssize_t written = write_now(line, size);
+    if (written > 0 && (size_t)written < size) {
+        atomic_store_explicit(&is_line_cut, true, memory_order_relaxed);
+    }
+    return written == (ssize_t)size;
+}
+
+const char *log_level_text(enum log_level level)
+{
+    TREADLE_ASSERT(level < LOG_LEVEL_COUNT);
+    return level_names[level];
 }
 
 bool log_level_parse(const char *text, enum log_level *level)
@@ -40,55 +116,80 @@ bool log_is_on(enum log_level level)
     return (int)level >= atomic_load_explicit(&level_min, memory_order_relaxed);
 }
 
-/* Writes "2026-01-31T12:00:00.123Z level event"; returns its size. */
-static size_t print_head(char *out, size_t out_size, enum log_level level, const char *event)
+/* "2026-01-31T12:00:00.123Z" */
+static void print_time(char out[TIME_TEXT_SIZE])
 {
     struct timespec now = {0, 0};
     struct tm utc;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     memset(&utc, 0, sizeof(utc));
     (void)gmtime_r(&now.tv_sec, &utc);
-    size_t size = strftime(out, out_size, "%Y-%m-%dT%H:%M:%S", &utc);
-    const int added = snprintf(out + size, out_size - size, ".%03dZ %s %s",
-                               (int)(now.tv_nsec / 1000000), level_names[level], event);
-    TREADLE_ASSERT(added > 0 && (size_t)added < out_size - size);
-    return size + (size_t)added;
+    const size_t size = strftime(out, TIME_TEXT_SIZE, "%Y-%m-%dT%H:%M:%S", &utc);
+    (void)snprintf(out + size, TIME_TEXT_SIZE - size, ".%03dZ", (int)(now.tv_nsec / 1000000));
+}
+
+bool log_text(const struct log_line *line)
+{
+    char text[LOG_LINE_SIZE];
+    const size_t room = sizeof(text) - sizeof("...\n");
+    const int wanted = snprintf(text, room, "%s %s %s%s%s", line->time, level_names[line->level],
+                                line->event, line->fields[0] == '\0' ? "" : " ", line->fields);
+    if (wanted < 0) {
+        return false;
+    }
+    const bool is_cut = (size_t)wanted >= room;
+    size_t size = is_cut ? room - 1 : (size_t)wanted;
+    for (int i = 0; is_cut && i < 3; i++) {
+        text[size++] = '.';
+    }
+    text[size++] = '\n';
+    return log_put(text, size);
+}
+
+/* Lines that were lost are told of as soon as there is room. */
+static void tell_of_dropped(log_sink *sink, const char *time)
+{
+    const uint64_t count = atomic_exchange_explicit(&dropped_count, 0, memory_order_relaxed);
+    if (count == 0) {
+        return;
+    }
+    char fields[DROPPED_FIELDS_SIZE];
+    (void)snprintf(fields, sizeof(fields), "lines=%" PRIu64, count);
+    const struct log_line line = {LOG_LEVEL_WARN, time, "log.dropped", fields};
+    if (!sink(&line)) {
+        atomic_fetch_add_explicit(&dropped_count, count, memory_order_relaxed);
+    }
 }
 
 void log_write(enum log_level level, const char *event, const char *format, ...)
 {
     const int errno_before = errno;
-    char line[LOG_LINE_SIZE];
-    const size_t room = sizeof(line) - sizeof("...\n");
+    char time[TIME_TEXT_SIZE];
+    char fields[LOG_LINE_SIZE];
     TREADLE_ASSERT(level < LOG_LEVEL_COUNT);
-    size_t size = print_head(line, room, level, event);
-    const size_t head_size = size;
+    print_time(time);
 
     va_list arguments;
     va_start(arguments, format);
-    const int added = vsnprintf(line + size, room - size, format, arguments);
+    const int wanted = vsnprintf(fields, sizeof(fields), format, arguments);
     va_end(arguments);
-    const bool is_cut = added > 0 && (size_t)added >= room - size;
-    if (added > 0) {
-        size = is_cut ? room - 1 : size + (size_t)added;
-    }
-    for (size_t i = head_size; i < size; i++) {
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f) {
-            line[i] = '?'; /* a value that nobody quoted must not start a line of its own */
-        }
-    }
-    while (size > head_size && line[size - 1] == ' ') {
+    size_t size = strnlen(fields, wanted < 0 ? 0 : sizeof(fields));
+    while (size > 0 && fields[size - 1] == ' ') {
         size--;
     }
-    if (is_cut) {
-        for (int i = 0; i < 3; i++) {
-            line[size++] = '.';
+    fields[size] = '\0';
+    for (size_t i = 0; i < size; i++) {
+        if ((unsigned char)fields[i] < ' ' || fields[i] == 0x7f) {
+            fields[i] = '?'; /* a value that nobody quoted must not start a line of its own */
         }
     }
-    line[size++] = '\n';
-    /* Where the log itself cannot be written there is nobody left to tell. */
-    const ssize_t written = write(STDERR_FILENO, line, size);
-    (void)written;
+    const char *start = fields + strspn(fields, " ");
+    const struct log_line line = {level, time, event, start};
+    log_sink *sink = atomic_load_explicit(&line_sink, memory_order_relaxed);
+    tell_of_dropped(sink, time);
+    if (!sink(&line)) {
+        atomic_fetch_add_explicit(&dropped_count, 1, memory_order_relaxed);
+    }
     errno = errno_before;
 }
 
@@ -137,15 +238,18 @@ static bool is_control(uint32_t code_point)
            (code_point >= 0x2066 && code_point <= 0x2069);
 }
 
+/* Digits alone are no plain word: without quotes they are a number. */
 static bool is_plain_word(const uint8_t *text, size_t size)
 {
+    size_t digit_count = 0;
     for (size_t i = 0; i < size; i++) {
+        digit_count += text[i] >= '0' && text[i] <= '9' ? 1 : 0;
         if (text[i] <= ' ' || text[i] >= 0x7f || text[i] == '"' || text[i] == '\\' ||
             text[i] == '=') {
             return false;
         }
     }
-    return size > 0;
+    return digit_count < size;
 }
 
 /* What stands for the next character: written to `piece`; returns how much of the text it was. */
@@ -219,4 +323,92 @@ const char *log_quote(char *out, size_t out_size, const void *text, size_t size)
     const char *end = is_whole ? "\"" : "...\"";
     memcpy(out + out_used, end, reserved);
     return out;
+}
+
+/* ---- fields ---- */
+
+static int hex_digit(char digit)
+{
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+}
+
+/* One byte of a quoted value, its escape undone; moves *next on. */
+static char take_escaped(const char **next)
+{
+    const char *at = *next;
+    if (at[0] != '\\' || at[1] == '\0') {
+        *next = at + 1;
+        return at[0];
+    }
+    const int high = at[1] == 'x' ? hex_digit(at[2]) : -1;
+    const int low = high == -1 ? -1 : hex_digit(at[3]);
+    if (low != -1) {
+        *next = at + 4;
+        return (char)(high << 4 | low);
+    }
+    *next = at + 2;
+    switch (at[1]) {
+    case 'n':
+        return '\n';
+    case 't':
+        return '\t';
+    default:
+        return at[1];
+    }
+}
+
+/* Copies text as UTF-8; returns its size there. */
+static size_t copy_utf8(char *out, size_t out_size, const char *text, size_t size)
+{
+    static const char replacement[] = "\xef\xbf\xbd";
+    const uint8_t *bytes = (const uint8_t *)text;
+    size_t used = 0;
+    for (size_t i = 0; i < size;) {
+        uint32_t code_point = 0;
+        const size_t taken = take_character(bytes + i, size - i, &code_point);
+        const size_t piece_size = taken == 0 ? sizeof(replacement) - 1 : taken;
+        if (piece_size > out_size - used) {
+            break;
+        }
+        memcpy(out + used, taken == 0 ? replacement : text + i, piece_size);
+        used += piece_size;
+        i += taken == 0 ? 1 : taken;
+    }
+    return used;
+}
+
+_Static_assert(LOG_VALUE_SIZE == 3 * LOG_LINE_SIZE, "a byte may become a U+FFFD of three");
+
+bool log_field_next(const char **next, char room[LOG_VALUE_SIZE], struct log_field *field)
+{
+    const char *at = *next + strspn(*next, " ");
+    char value[LOG_LINE_SIZE];
+    size_t size = 0;
+    *field = (struct log_field){.name = at, .name_size = strcspn(at, "= "), .value = room};
+    if (at[field->name_size] != '=') {
+        return false;
+    }
+    at += field->name_size + 1;
+    const bool is_quoted = *at == '"';
+    at += is_quoted ? 1 : 0;
+    const char *ends = is_quoted ? "\"" : " ";
+    while (*at != '\0' && *at != ends[0] && size < sizeof(value)) {
+        if (is_quoted) {
+            value[size] = take_escaped(&at);
+        } else {
+            value[size] = *at;
+            at++;
+        }
+        size++;
+    }
+    *next = at + (is_quoted && *at == '"' ? 1 : 0);
+    field->value_size = copy_utf8(room, LOG_VALUE_SIZE, value, size);
+    field->is_number = !is_quoted && size > 0 && size < 19;
+    for (size_t i = 0; i < size && field->is_number; i++) {
+        field->is_number = value[i] >= '0' && value[i] <= '9';
+    }
+    return true;
 }

@@ -20,12 +20,48 @@ enum log_level {
     LOG_LEVEL_COUNT,
 };
 
-enum log_format {
-    LOG_FORMAT_TEXT,
+struct log_line {
+    enum log_level level;
+    const char *time;
+    const char *event;
+    const char *fields; /* "key=value key="value" ...", as in a line of text */
 };
 
-/* Sets what is logged from now on: this level and above. Before the first call: info, as text. */
-void log_open(enum log_level level, enum log_format format);
+/* Writes a line in another form. Called from any thread. False: it was lost. */
+typedef bool log_sink(const struct log_line *line);
+
+/* Sets what is logged from now on: this level and above; and how: by the sink, or, with NULL, as
+ * lines of text. Before the first call: info, as text. */
+void log_open(enum log_level level, log_sink *sink);
+
+/* From now on nobody waits for a reader of stderr: a line that finds no room is left out and
+ * counted; `log.dropped lines=N` tells of it later. Call it once, before other threads log. */
+void log_never_wait(void);
+
+/* What text lines are: time, level, event, fields, to stderr. False: it was lost. */
+bool log_text(const struct log_line *line);
+
+/* Writes bytes that end in a newline to stderr, whole or not at all. False: they were lost. */
+bool log_put(const char *line, size_t size);
+
+/* One key=value of a line. The value is UTF-8 (what was none is U+FFFD) and may hold NULs. */
+struct log_field {
+    const char *name;
+    size_t name_size;
+    const char *value;
+    size_t value_size;
+    bool is_number; /* digits that nobody put in quotes */
+};
+
+/* Room for the value of any field of a line. */
+#define LOG_VALUE_SIZE 12288
+
+/* Takes the next field from *next and moves it on; the value stands in `room`. False: no more. */
+TREADLE_MUST_USE bool log_field_next(const char **next, char room[LOG_VALUE_SIZE],
+                                     struct log_field *field);
+
+/* "debug", "info", "warn", "error". */
+const char *log_level_text(enum log_level level);
 
 /* "debug", "info", "warn" or "error"; false, and *level untouched, for all else. */
 TREADLE_MUST_USE bool log_level_parse(const char *text, enum log_level *level);
@@ -46,9 +82,10 @@ void log_write(enum log_level level, const char *event, const char *format, ...)
 #define log_warn(event, ...)  log_at(LOG_LEVEL_WARN, event, __VA_ARGS__)
 #define log_error(event, ...) log_at(LOG_LEVEL_ERROR, event, __VA_ARGS__)
 
-/* Makes any bytes safe as a value: a plain word stays as it is, all else is put in double quotes
- * with \n \t \" \\ and \xNN for quotes, control characters (C1 and text direction too) and what is
- * not UTF-8. What does not fit in out_size (at least 8) is cut at a whole character and ends in
+/* Makes any bytes safe as a value: a plain word stays as it is (but digits alone are quoted: they
+ * are no number), all else is put in double quotes with \n \t \" \\ and \xNN for quotes, control
+ * characters (C1 and text direction too) and what is not UTF-8. What does not fit in out_size (at
+ * least 8) is cut at a whole character and ends in
  * `..."`. Returns out, NUL-terminated. text may be NULL if size is 0. */
 const char *log_quote(char *out, size_t out_size, const void *text, size_t size);
 

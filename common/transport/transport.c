@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include <sodium.h>
 #include <zmq.h>
@@ -20,7 +21,7 @@
 #define HEARTBEAT_MS     1000
 #define HEARTBEAT_TTL_MS 3000
 #define RECONNECT_MIN_MS 100
-#define RECONNECT_MAX_MS 3000
+#define RECONNECT_MAX_MS 1000 /* back within 2 s of the broker, however long that was away */
 #define CONNECT_MAX_MS   2000
 #define HANDSHAKE_MAX_MS 3000
 #define MESSAGES_MAX     256 /* in each of libzmq's queues */
@@ -36,10 +37,11 @@ struct peer_transport {
     void *socket;
     void *monitor;
     uint32_t monitor_number;
+    int epoll_fd; /* the caller's, which these sockets wake; -1: none */
     char *endpoint;
     bool is_shaking_hands; /* connected, but no word about the handshake yet */
     bool is_connected;     /* and shaken hands */
-    bool is_unresolved;    /* the host's name was not known when the socket was opened */
+    bool is_unresolved; /* the host's name was not known at first, and nothing has answered since */
     char text[TRANSPORT_TEXT_SIZE];
     zmq_msg_t parts[FRAME_COUNT_MAX];
     size_t part_count;
@@ -71,7 +73,8 @@ static const char *error_text(int error)
     return text != NULL ? text : zmq_strerror(error);
 }
 
-/* libzmq looks names up on its I/O thread and says nothing when it finds none. */
+/* libzmq looks names up on its I/O thread and says nothing when it finds none. This may block, so
+ * only who opens a transport asks. */
 static bool is_resolvable(const char *endpoint)
 {
     static const char prefix[] = "tcp://";
@@ -123,9 +126,41 @@ static void close_parts(struct peer_transport *transport)
     }
 }
 
+static int descriptor_of(void *socket)
+{
+    int fd = -1;
+    size_t size = sizeof(fd);
+    return zmq_getsockopt(socket, ZMQ_FD, &fd, &size) == 0 ? fd : -1;
+}
+
+/* libzmq closes the descriptors some time after the sockets. */
+static void unwatch_sockets(struct peer_transport *transport)
+{
+    if (transport->epoll_fd >= 0 && transport->socket != NULL) {
+        (void)epoll_ctl(transport->epoll_fd, EPOLL_CTL_DEL, descriptor_of(transport->socket), NULL);
+    }
+    if (transport->epoll_fd >= 0 && transport->monitor != NULL) {
+        (void)epoll_ctl(transport->epoll_fd, EPOLL_CTL_DEL, descriptor_of(transport->monitor),
+                        NULL);
+    }
+}
+
+static enum treadle_status watch_sockets(const struct peer_transport *transport)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    if (transport->epoll_fd >= 0 && (epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD,
+                                               descriptor_of(transport->socket), &event) != 0 ||
+                                     epoll_ctl(transport->epoll_fd, EPOLL_CTL_ADD,
+                                               descriptor_of(transport->monitor), &event) != 0)) {
+        return TREADLE_E_IO;
+    }
+    return TREADLE_OK;
+}
+
 static void close_sockets(struct peer_transport *transport)
 {
     close_parts(transport);
+    unwatch_sockets(transport);
     if (transport->socket != NULL) {
         zmq_socket_monitor(transport->socket, NULL, 0);
     }
@@ -163,10 +198,6 @@ static enum treadle_status open_sockets(struct peer_transport *transport)
         zmq_connect(transport->monitor, monitor_endpoint) != 0) {
         return io_error(transport, "cannot watch the socket");
     }
-    transport->is_unresolved = !is_resolvable(transport->endpoint);
-    if (transport->is_unresolved) {
-        set_text(transport, "the host in %s is not known", transport->endpoint);
-    }
     if (zmq_connect(transport->socket, transport->endpoint) != 0) {
         const int error = zmq_errno();
         if (error == EMFILE || error == ENOMEM || error == ETERM || error == EMTHREAD) {
@@ -194,11 +225,16 @@ enum treadle_status peer_transport_open(struct peer_transport **out, const char 
     }
     pthread_once(&seeded, seed_rand);
     enum treadle_status status = TREADLE_E_NOMEM;
+    transport->epoll_fd = -1;
     transport->endpoint = strdup(endpoint);
     if (transport->endpoint != NULL) {
         transport->context = zmq_ctx_new();
         status = transport->context == NULL ? io_error(transport, "cannot start ZeroMQ")
                                             : open_sockets(transport);
+    }
+    if (status == TREADLE_OK && !is_resolvable(endpoint)) {
+        transport->is_unresolved = true;
+        set_text(transport, "the host in %s is not known", endpoint);
     }
     if (status != TREADLE_OK) {
         memcpy(text, transport->text, sizeof(transport->text));
@@ -231,8 +267,15 @@ enum treadle_status peer_transport_reopen(struct peer_transport *transport)
     char text[TRANSPORT_TEXT_SIZE];
     memcpy(text, transport->text, sizeof(text));
     close_sockets(transport);
-    const enum treadle_status status = open_sockets(transport);
-    if (status == TREADLE_OK && !transport->is_unresolved) {
+    enum treadle_status status = open_sockets(transport);
+    if (status == TREADLE_OK) {
+        status = watch_sockets(transport);
+        if (status != TREADLE_OK) {
+            set_text(transport, "cannot watch the sockets: %s", error_text(errno));
+            return status;
+        }
+    }
+    if (status == TREADLE_OK) {
         memcpy(transport->text, text, sizeof(text)); /* still why there is no connection */
     }
     return status;
@@ -265,6 +308,7 @@ static unsigned on_monitored(struct peer_transport *transport, unsigned event, u
     switch (event) {
     case ZMQ_EVENT_CONNECTED:
         transport->is_shaking_hands = true;
+        transport->is_unresolved = false;
         return 0;
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         transport->is_shaking_hands = false;
@@ -374,12 +418,36 @@ const struct wire_frames *peer_transport_receive(struct peer_transport *transpor
     return &transport->frames;
 }
 
-bool peer_transport_is_writable(struct peer_transport *transport)
+static int events_of(void *socket)
 {
     int events = 0;
     size_t size = sizeof(events);
-    return zmq_getsockopt(transport->socket, ZMQ_EVENTS, &events, &size) == 0 &&
-           (events & ZMQ_POLLOUT) != 0;
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size) == 0 ? events : 0;
+}
+
+bool peer_transport_is_writable(struct peer_transport *transport)
+{
+    return (events_of(transport->socket) & ZMQ_POLLOUT) != 0;
+}
+
+enum treadle_status peer_transport_watch(struct peer_transport *transport, int epoll_fd)
+{
+    transport->epoll_fd = epoll_fd;
+    const enum treadle_status status = watch_sockets(transport);
+    if (status != TREADLE_OK) {
+        const int error = errno;
+        unwatch_sockets(transport);
+        transport->epoll_fd = -1;
+        errno = error;
+    }
+    return status;
+}
+
+bool peer_transport_has_input(struct peer_transport *transport)
+{
+    /* Both are asked: asking takes back what the descriptor said. */
+    const int events = events_of(transport->socket) | events_of(transport->monitor);
+    return (events & ZMQ_POLLIN) != 0;
 }
 
 bool peer_transport_send(struct peer_transport *transport, const struct wire_frames *frames)

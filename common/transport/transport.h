@@ -57,6 +57,15 @@ bool peer_transport_send(struct peer_transport *transport, const struct wire_fra
 unsigned peer_transport_wait(struct peer_transport *transport, int64_t timeout_ms, int fd,
                              bool for_room);
 
+/* Has these sockets, and those that peer_transport_reopen() makes, wake an epoll descriptor of the
+ * caller's: for input, for room and for what the monitor sees. libzmq's descriptors tell of a
+ * change once, so after every other call ask peer_transport_has_input(). Until the transport's end.
+ * TREADLE_E_IO: nothing is watched, errno says why. */
+enum treadle_status peer_transport_watch(struct peer_transport *transport, int epoll_fd);
+
+/* Whether a message or an event of the monitor waits to be taken. */
+bool peer_transport_has_input(struct peer_transport *transport);
+
 /* Why there is no connection, in words; "" if there is one or nothing is known yet. */
 const char *peer_transport_reason(const struct peer_transport *transport);
 

@@ -160,7 +160,8 @@
 #define DONE_STATUSES(X)                                                                           \
     X(DONE_OK, "done")                                                                             \
     X(DONE_NOT_FOUND, "not_found")                                                                 \
-    X(DONE_BUSY, "busy") X(DONE_REFUSED, "refused") X(DONE_TOKEN_OLD, "token_old")
+    X(DONE_BUSY, "busy")                                                                           \
+    X(DONE_REFUSED, "refused") X(DONE_TOKEN_OLD, "token_old") X(DONE_INVALID, "invalid")
 
 /* The fields of record policy, in its order. */
 #define POLICY_FIELDS(X)                                                                           \

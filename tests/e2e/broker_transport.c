@@ -32,6 +32,7 @@
 #include <zmq.h>
 
 #include "common/wire/message.h"
+#include "tests/support/raw_peer.h"
 
 static const char *treadled_path;
 
@@ -366,7 +367,7 @@ static void test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits(void *
     peer_hello(peer, ROLE_CLIENT);
     const uint64_t started_at_us = now_us();
     uint64_t longest_us = 0;
-    for (int i = 0; i < 200 && counter_of(&broker, "sends_dropped") == 0; i++) {
+    while (now_us() - started_at_us < 10000000 && counter_of(&broker, "sends_dropped") == 0) {
         submit_without_reading(peer, 20);
         const uint64_t begun_at_us = now_us();
         (void)counter_of(&broker, "sends_waited");
@@ -386,6 +387,111 @@ static void test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits(void *
     sleep_ms(100);
     assert_int_equal(kill(broker.pid, SIGINT), 0);
     assert_int_equal(exit_code_of(broker.pid), 0);
+}
+
+/* ---- peers that take more than their part ---- */
+
+#define ENDLESS_SIZE_MAX (UINT64_C(16) << 30) /* far more than is taken before the broker acts */
+#define RSS_MAX          (UINT64_C(2) << 30)
+
+/* Sends parts of one message that never ends until the connection does; bytes. */
+static uint64_t send_without_end(int fd)
+{
+    static uint8_t part[65536];
+    uint64_t size = 0;
+    while (size < ENDLESS_SIZE_MAX && raw_peer_send(fd, (struct bytes){part, sizeof part}, true)) {
+        size += sizeof part;
+    }
+    return size;
+}
+
+static void then_a_message_without_end_is_cut_off(const char *listen)
+{
+    const struct broker broker = given_a_broker_on(listen);
+    struct peer *bystander = malloc(sizeof *bystander);
+    assert_non_null(bystander);
+    peer_open(bystander, broker.endpoint, NULL);
+    peer_hello(bystander, ROLE_CLIENT);
+    const int fd = raw_peer_open(broker.endpoint, 5000);
+    assert_int_not_equal(fd, -1);
+    const uint64_t size = send_without_end(fd);
+    (void)close(fd);
+    print_message("cut off after %u MiB, at most %u MiB resident\n", (unsigned)(size >> 20),
+                  (unsigned)(counter_of(&broker, "rss_bytes_most") >> 20));
+    assert_true(size < ENDLESS_SIZE_MAX);
+    assert_int_equal(counter_of(&broker, "connections_greedy"), 1);
+    assert_true(counter_of(&broker, "rss_bytes_most") < RSS_MAX);
+    struct message query = {.kind = MESSAGE_BROKER_QUERY}; /* it was not mistaken for the other */
+    peer_send(bystander, &query);
+    assert_true(peer_receive(bystander, MESSAGE_BROKER_INFO, 5000));
+    peer_close(bystander);
+    free(bystander);
+    then_it_ends_cleanly(&broker);
+}
+
+static void test_message_without_end_is_cut_off(void **unused)
+{
+    (void)unused;
+    then_a_message_without_end_is_cut_off("tcp://127.0.0.1:*");
+}
+
+static void test_message_without_end_over_ipc_is_cut_off_too(void **unused)
+{
+    (void)unused;
+    char folder[] = "/tmp/treadle-e2e.XXXXXX";
+    char listen[64];
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(listen, sizeof listen, "ipc://%s/broker.sock", folder);
+    then_a_message_without_end_is_cut_off(listen);
+    (void)unlink(listen + strlen("ipc://"));
+    assert_int_equal(rmdir(folder), 0);
+}
+
+/* Asks and asks, and never reads: a message of this peer, ready to be sent. */
+static void given_a_query(struct writer *writer, uint64_t number)
+{
+    struct message query = {.kind = MESSAGE_BROKER_QUERY, .number = number};
+    writer_init(writer);
+    assert_true(message_encode(&query, writer));
+}
+
+static void send_hello(int fd)
+{
+    uint8_t incarnation[16];
+    assert_int_equal(getrandom(incarnation, sizeof incarnation, 0), sizeof incarnation);
+    struct message hello = {.kind = MESSAGE_HELLO, .number = 1};
+    hello.as.hello = (struct wire_hello){.role = ROLE_CLIENT,
+                                         .name = bytes_from_text("greedy"),
+                                         .incarnation = {incarnation, sizeof incarnation}};
+    struct writer writer;
+    writer_init(&writer);
+    assert_true(message_encode(&hello, &writer));
+    assert_true(raw_peer_send(fd, (struct bytes){writer.data, writer.size}, false));
+    writer_free(&writer);
+}
+
+static void test_peer_that_asks_and_never_reads_is_cut_off(void **unused)
+{
+    (void)unused;
+    const struct broker broker = given_a_broker();
+    const int fd = raw_peer_open(broker.endpoint, 5000);
+    assert_int_not_equal(fd, -1);
+    send_hello(fd);
+    uint64_t number = 2;
+    for (bool is_open = true; is_open && number < 2000000; number++) {
+        struct writer writer;
+        given_a_query(&writer, number);
+        is_open = raw_peer_send(fd, (struct bytes){writer.data, writer.size}, false);
+        writer_free(&writer);
+    }
+    (void)close(fd);
+    print_message("cut off after %u questions, at most %u MiB resident\n", (unsigned)number,
+                  (unsigned)(counter_of(&broker, "rss_bytes_most") >> 20));
+    assert_true(number < 2000000);
+    assert_true(counter_of(&broker, "connections_cut") >= 1);
+    assert_true(counter_of(&broker, "rss_bytes_most") < RSS_MAX);
+    then_counter_becomes(&broker, "bytes_waiting", 0);
+    then_it_ends_cleanly(&broker);
 }
 
 /* is_connected of the worker named "victim"; -1: there is no such worker. */
@@ -559,6 +665,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_message_over_a_limit_is_refused_and_the_third_cuts_off),
         cmocka_unit_test(test_message_of_very_many_frames_does_no_harm),
         cmocka_unit_test(test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits),
+        cmocka_unit_test(test_message_without_end_is_cut_off),
+        cmocka_unit_test(test_message_without_end_over_ipc_is_cut_off_too),
+        cmocka_unit_test(test_peer_that_asks_and_never_reads_is_cut_off),
         cmocka_unit_test(test_peer_that_chose_its_routing_id_is_not_admitted),
         cmocka_unit_test(test_killed_peer_is_noticed_within_50_ms),
         cmocka_unit_test(test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too),

@@ -79,8 +79,9 @@ eventually() { # SECONDS COMMAND...
     done
 }
 
+# Whether a process has ended; one that nobody has waited for yet has.
 is_gone() { # PID
-    ! kill -0 "$1" 2>/dev/null
+    ! kill -0 "$1" 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 
 wait_gone() { # PID SECONDS

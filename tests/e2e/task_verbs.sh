@@ -31,7 +31,7 @@ then_stdout_has '^timeout_ms +20000 +submission$'
 step "explain: the delay"
 cli task explain "$id"
 then_exit 0
-then_stdout_has "^$id waits for its delay until 20.* \(another (1h|60m|59m)"
+then_stdout_has "^$id waits for its delay until 20.* \(another (1h|60m|59m|35[0-9][0-9]s)"
 cli task explain "$id" --json
 then_stdout_has '"reason": "delay"'
 then_stdout_has '"reason_left_ms": 3[56][0-9]{5}'

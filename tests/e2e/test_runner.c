@@ -104,21 +104,27 @@ static void given_a_worker(const char *script)
         return;
     }
     static const char *const patterns[] = {"wc.count"};
+    static const bool is_permanent_exit[EXIT_STATUS_COUNT];
     char shell[] = "sh";
     char option[] = "-c";
-    char *command[] = {shell, option, strdup(script), NULL};
-    const struct runner_options options = {
-        .broker = endpoint,
+    char *words[] = {shell, option, strdup(script), NULL};
+    const struct worker_command command = {
         .patterns = patterns,
         .pattern_count = 1,
-        .slots = 2,
-        .name = "the-worker",
-        .command = command,
-        .drain_ms = 5000,
+        .command = words,
+        .is_permanent_exit = is_permanent_exit,
+    };
+    const struct runner_options options = {
+        .worker = {.broker = endpoint,
+                   .name = "the-worker",
+                   .slots = 2,
+                   .drain_ms = 5000,
+                   .commands = &command,
+                   .command_count = 1},
         .is_quiet = true,
     };
     const int exit_code = runner_main(&options);
-    free(command[2]);
+    free(words[2]);
     _exit(exit_code);
 }
 

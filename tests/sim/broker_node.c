@@ -32,8 +32,8 @@ static void configure(const struct sim *sim, struct core_config *config)
     config->remembered_count_max = TASK_COUNT_MAX;
     config->session_count_max = ORACLE_SESSION_COUNT;
     config->connection_count_max = CONNECTION_COUNT;
-    config->service_count_max = SERVICE_COUNT_MAX + 1;
-    config->queue_count_max = SERVICE_COUNT_MAX * KIND_COUNT + 2;
+    config->service_count_max = 2 * (SERVICE_COUNT_MAX + 1); /* each owner has the half */
+    config->queue_count_max = 2 * (SERVICE_COUNT_MAX * KIND_COUNT + 2);
     config->tenant_queue_count_max = 64;
     config->serve_count_max = 256;
     config->attempt_count_max = options->attempt_limit;
@@ -44,7 +44,7 @@ static void configure(const struct sim *sim, struct core_config *config)
     config->window_count_max = options->window_count;
     config->visits_max = options->visits;
     config->is_logging_tasks = true;
-    config->epoch = 7;
+    config->epoch = EPOCH_FIRST + sim->broker.life;
     config->seed = sim->seed;
     config->hash_key = (struct hash_key){sim->seed, 1};
 }
@@ -82,6 +82,21 @@ void broker_close(struct sim *sim)
     sim->broker = (struct broker_node){0};
 }
 
+void broker_restart(struct sim *sim, uint32_t down_ms)
+{
+    const uint32_t life = sim->broker.life + 1;
+    if (life == ORACLE_EPOCH_COUNT) {
+        return;
+    }
+    sim_tell(sim, "the broker dies, and is back in %u ms as life %u", down_ms, life);
+    network_forget_all(sim);
+    broker_close(sim);
+    sim->broker.life = life;
+    sim->broker.down_until_ms = sim->now_ms + down_ms;
+    oracle_on_broker_restart(&sim->oracle, life);
+    broker_open(sim);
+}
+
 /* ---- steps ---- */
 
 static void hash_effect(struct sim *sim, const struct effect *effect)
@@ -111,6 +126,7 @@ static void carry_out(struct sim *sim, const struct effect *effect)
         network_cut(sim, effect->connection, false);
         return;
     case EFFECT_LOG:
+    case EFFECT_RELOAD: /* its clients never order one */
         return;
     }
 }
@@ -143,7 +159,7 @@ static void step(struct sim *sim, const struct input *input)
     oracle_after_step(sim);
     if (!broker->is_round_open) {
         broker->is_round_open = true;
-        sim_at(sim, sim->now_ms, EVENT_ROUND_END, 0, 0);
+        sim_at(sim, sim->now_ms, EVENT_ROUND_END, broker->life, 0);
     }
 }
 
@@ -172,7 +188,7 @@ static void flush_store(struct sim *sim)
         at_ms = broker->durable_next_ms;
     }
     broker->durable_next_ms = at_ms;
-    sim_at(sim, at_ms, EVENT_DURABLE, 0, number);
+    sim_at(sim, at_ms, EVENT_DURABLE, broker->life, number);
 }
 
 void broker_on_durable(struct sim *sim, uint64_t number)
@@ -191,7 +207,7 @@ static void set_clock(struct sim *sim)
     }
     if (at_ms != UINT64_MAX && (at_ms < broker->wake_at_ms || broker->wake_at_ms < sim->now_ms)) {
         broker->wake_at_ms = at_ms;
-        sim_at(sim, at_ms, EVENT_WAKE_BROKER, 0, 0);
+        sim_at(sim, at_ms, EVENT_WAKE_BROKER, broker->life, 0);
     }
 }
 
@@ -249,6 +265,9 @@ void broker_on_packet(struct sim *sim, const struct event *event)
 void broker_on_cut(struct sim *sim, const struct event *event)
 {
     struct connection *connection = &sim->connections[event->place];
+    if (connection->serial != event->number) {
+        return; /* of a broker that has died */
+    }
     const struct input input = {.kind = INPUT_DISCONNECTED, .connection = event->place};
     TREADLE_ASSERT(connection->is_used && connection->is_cut &&
                    connection->serial == event->number);

@@ -224,7 +224,10 @@ static void await_some(struct sim *sim, struct peer *peer)
 static void submit_again(struct sim *sim, struct peer *peer)
 {
     struct job *job = random_job(sim);
-    if (job != NULL && is_accepted(sim, job) && job->wish[client_number(peer)] == WISH_NONE) {
+    /* A broker that forgot whose the id is would give it to who asks first. */
+    const bool is_theirs =
+        job != NULL && (sim->options.broker_death_gap_ms == 0 || is_of_same_owner(sim, peer, job));
+    if (is_theirs && is_accepted(sim, job) && job->wish[client_number(peer)] == WISH_NONE) {
         job->is_orphaned = true; /* this client may not know that the broker has it */
         submit(sim, peer, job, true);
     }
@@ -434,7 +437,9 @@ static void on_awaited(struct sim *sim, const struct peer *peer, struct job *job
         }
         conclude(sim, peer, job);
     } else if (event->status == AWAIT_UNKNOWN) {
-        if (is_of_same_owner(sim, peer, job)) {
+        /* A broker that has died forgot it, whatever became of it since. */
+        const bool is_forgotten = sim->broker.life > 0;
+        if (is_of_same_owner(sim, peer, job) && !is_forgotten) {
             sim_violation(sim, "task %u is told to be unknown", number);
         }
         job->wish[client_number(peer)] = WISH_NONE;

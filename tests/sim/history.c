@@ -16,7 +16,8 @@
     X(FAULT_CLIENT_DEATH, client_death_gap_ms)                                                     \
     X(FAULT_STOP, stop_gap_ms)                                                                     \
     X(FAULT_BROKER_STALL, broker_stall_gap_ms)                                                     \
-    X(FAULT_OUTAGE, outage_gap_ms)
+    X(FAULT_OUTAGE, outage_gap_ms)                                                                 \
+    X(FAULT_BROKER_DEATH, broker_death_gap_ms)
 
 #define FAULT_VALUE(name, gap) name,
 enum fault { FAULTS(FAULT_VALUE) FAULT_COUNT };
@@ -114,6 +115,9 @@ static void on_fault(struct sim *sim, enum fault fault)
         sim->outage_until_ms[sim_below(sim, sim->options.services)] =
             sim->now_ms + sim_below(sim, sim->options.outage_ms);
         break;
+    case FAULT_BROKER_DEATH:
+        broker_restart(sim, sim_below(sim, sim->options.broker_down_ms + 1));
+        break;
     case FAULT_COUNT:
         break;
     }
@@ -206,6 +210,7 @@ static void begin_calm(struct sim *sim)
     sim->is_calm = true;
     sim->options.latency_ms = sim->options.latency_ms < 3 ? sim->options.latency_ms : 3;
     sim->broker.stalled_until_ms = 0;
+    sim->broker.down_until_ms = 0;
     for (uint32_t i = 0; i < PEER_COUNT_MAX; i++) {
         sim->peers[i].apart_until_ms = 0;
         sim->peers[i].stopped_until_ms = 0;
@@ -374,6 +379,10 @@ static bool is_put_off(struct sim *sim, struct event *event, const struct peer *
 
 static void on_broker_event(struct sim *sim, const struct event *event)
 {
+    const bool is_of_connection = event->kind == EVENT_TO_BROKER || event->kind == EVENT_BROKER_CUT;
+    if (!is_of_connection && event->place != sim->broker.life) {
+        return; /* of a broker that has died */
+    }
     if (event->kind == EVENT_TO_BROKER) {
         if (network_is_current(sim, event)) {
             broker_on_packet(sim, event);

@@ -28,7 +28,8 @@ void network_on_connect(struct sim *sim, const struct event *event)
         return;
     }
     const uint32_t number = free_connection(sim);
-    if (number == NONE || sim->now_ms < peer->apart_until_ms) {
+    if (number == NONE || sim->now_ms < peer->apart_until_ms ||
+        sim->now_ms < sim->broker.down_until_ms) {
         network_connect_later(sim, peer, 100);
         return;
     }
@@ -86,6 +87,17 @@ void network_close(struct sim *sim, struct peer *peer)
         sim_at(sim, last_ms, EVENT_BROKER_CUT, peer->connection, connection->serial);
     }
     peer->connection = NONE;
+}
+
+void network_forget_all(struct sim *sim)
+{
+    for (uint32_t i = 0; i < CONNECTION_COUNT; i++) {
+        struct connection *connection = &sim->connections[i];
+        if (connection->is_used && !connection->is_cut) {
+            sim_at(sim, sim->now_ms + sim_below(sim, 5), EVENT_PEER_CUT, i, connection->serial);
+        }
+        *connection = (struct connection){0};
+    }
 }
 
 static void tell_peer(struct sim *sim, struct peer *peer)

@@ -75,7 +75,12 @@
     X(attempt_limit,          15,      2,     12,   600)                                           \
     X(window_count,           40,      1,      8,   512)                                           \
     X(visits,                 60,     16,    128,  1024)                                           \
-    X(in_flight,              25,      3,     40,   400)
+    X(in_flight,              25,      3,     40,   400)                                           \
+    /* attempts that wait in the execution, for each slot */                                       \
+    X(handoff,                40,      1,      5,     0)                                           \
+    /* the broker's deaths */                                                                      \
+    X(broker_death_gap_ms,    15,   1500,   9000,     0)                                           \
+    X(broker_down_ms,        100,      0,   2500,     0)
 /* clang-format on */
 
 struct options {

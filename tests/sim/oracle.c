@@ -15,6 +15,12 @@
 
 /* ---- life ---- */
 
+/* The highest place that a lease has. */
+static uint32_t last_place(const struct oracle *oracle)
+{
+    return lease_place(oracle, oracle->last_lease);
+}
+
 void oracle_reset(struct oracle *oracle)
 {
     struct oracle_lease *leases = oracle->leases;
@@ -31,6 +37,29 @@ void oracle_reset(struct oracle *oracle)
     }
 }
 
+void oracle_on_broker_restart(struct oracle *oracle, uint32_t life)
+{
+    TREADLE_ASSERT(life < ORACLE_EPOCH_COUNT);
+    struct oracle known = {.last_lease = oracle->last_lease,
+                           .previous_step_at_ms = oracle->previous_step_at_ms,
+                           .step_at_ms = oracle->step_at_ms,
+                           .next_session_serial = oracle->next_session_serial};
+    memcpy(known.lease_base, oracle->lease_base, sizeof known.lease_base);
+    if (oracle->last_lease != 0) {
+        known.lease_base[life] = last_place(oracle);
+    }
+    oracle_reset(oracle);
+    oracle->last_lease = known.last_lease;
+    oracle->previous_step_at_ms = known.previous_step_at_ms;
+    oracle->step_at_ms = known.step_at_ms;
+    oracle->next_session_serial = known.next_session_serial;
+    memcpy(oracle->lease_base, known.lease_base, sizeof known.lease_base);
+    for (uint32_t i = 0; i <= known.lease_base[life] && i < oracle->lease_capacity; i++) {
+        oracle->leases[i].is_live = false;
+        oracle->leases[i].is_held = false;
+    }
+}
+
 void oracle_free(struct oracle *oracle)
 {
     oracle_reset(oracle);
@@ -43,7 +72,7 @@ void oracle_free(struct oracle *oracle)
 /* The lease of this number if it was ever given; NULL. */
 static struct oracle_lease *find_lease(struct oracle *oracle, uint64_t number)
 {
-    const uint32_t place = lease_place(number);
+    const uint32_t place = lease_place(oracle, number);
     if (place >= oracle->lease_capacity || number > oracle->last_lease) {
         return NULL;
     }
@@ -61,7 +90,7 @@ static struct oracle_lease *live_lease(struct oracle *oracle, const struct oracl
 
 static struct oracle_lease *add_lease(struct oracle *oracle, uint64_t number)
 {
-    const uint32_t place = lease_place(number);
+    const uint32_t place = lease_place(oracle, number);
     if (place >= oracle->lease_capacity) {
         const uint32_t capacity = place < 4096 ? 8192 : 2 * place;
         oracle->leases = realloc(oracle->leases, capacity * sizeof *oracle->leases);
@@ -265,11 +294,6 @@ static void release_slot(struct sim *sim, struct oracle_lease *lease)
         breaker->state == BREAKER_HALF_OPEN) {
         breaker->probes_in_flight--;
     }
-}
-
-static uint32_t last_place(const struct oracle *oracle)
-{
-    return lease_place(oracle->last_lease);
 }
 
 /* Leases past their backstop may have been given up without a word. */
@@ -506,10 +530,10 @@ static void check_dispatchable(struct sim *sim, const struct oracle_task *task, 
     }
     if (present != NULL && !present->is_doubtful) {
         sim_violation(sim, "task %u has two live leases, %u and %u", job,
-                      lease_place(present->lease), lease_place(lease));
+                      lease_place(&sim->oracle, present->lease), lease_place(&sim->oracle, lease));
     }
     if (lease <= oracle->last_lease) {
-        sim_violation(sim, "lease %u does not grow", lease_place(lease));
+        sim_violation(sim, "lease %u does not grow", lease_place(&sim->oracle, lease));
     }
     if (task->spent >= task->attempts_max) {
         sim_violation(sim, "task %u is handed out after %u of %u attempts", job, task->spent,
@@ -594,21 +618,24 @@ static struct oracle_lease *lease_that_ends(struct sim *sim, const struct effect
     }
     if (sim->broker.core->attempts[effect->attempt].lease != lease->lease) {
         sim_violation(sim, "a failure of lease %u names another attempt",
-                      lease_place(lease->lease));
+                      lease_place(&sim->oracle, lease->lease));
     }
     if (effect->failure != NULL &&
         (effect->failure->lease != lease->lease || !names_failure(sim, lease->lease) ||
          !is_held_by(oracle, lease, oracle->session))) {
         sim_violation(sim, "a late failure changes task %u (lease %u, its own is %u)", job,
-                      lease_place(effect->failure->lease), lease_place(lease->lease));
+                      lease_place(&sim->oracle, effect->failure->lease),
+                      lease_place(&sim->oracle, lease->lease));
     }
     if (effect->failure == NULL && effect->reason == FAILURE_LOST &&
         is_held_by(oracle, lease, lease->session) && oracle->sessions[lease->session].is_live) {
-        sim_violation(sim, "lease %u is lost, and its session lives", lease_place(lease->lease));
+        sim_violation(sim, "lease %u is lost, and its session lives",
+                      lease_place(&sim->oracle, lease->lease));
     }
     if (effect->failure == NULL && effect->reason == FAILURE_TIMEOUT &&
         sim->now_ms < lease->backstop_at_ms) {
-        sim_violation(sim, "lease %u meets its backstop too early", lease_place(lease->lease));
+        sim_violation(sim, "lease %u meets its backstop too early",
+                      lease_place(&sim->oracle, lease->lease));
     }
     return lease;
 }
@@ -1023,7 +1050,8 @@ static void sent_settled_entry(struct sim *sim, const struct wire_settled_entry 
     if (entry->body.size >= sizeof lease) {
         memcpy(&lease, entry->body.data, sizeof lease);
     }
-    if (lease != task->winner || entry->body.size != sim->runs[lease_place(lease)].body_size) {
+    if (lease != task->winner ||
+        entry->body.size != sim->runs[lease_place(&sim->oracle, lease)].body_size) {
         sim_violation(sim, "SETTLED of task %u brings another result", job);
     }
     if (entry->attempts != task->spent + 1) {
@@ -1165,10 +1193,11 @@ void oracle_on_handler_start(struct sim *sim, uint64_t number)
         sim_violation(sim, "a handler starts without a lease");
     }
     if (lease->is_started) {
-        sim_violation(sim, "lease %u is started twice", lease_place(number));
+        sim_violation(sim, "lease %u is started twice", lease_place(&sim->oracle, number));
     }
     if (lease->is_returned) {
-        sim_violation(sim, "lease %u is started after it was handed back", lease_place(number));
+        sim_violation(sim, "lease %u is started after it was handed back",
+                      lease_place(&sim->oracle, number));
     }
     lease->is_started = true;
 }
@@ -1181,7 +1210,7 @@ void oracle_on_returned(struct sim *sim, const struct message *message)
         struct oracle_lease *lease = find_lease(&sim->oracle, entry.lease);
         if (lease == NULL || lease->is_started) {
             sim_violation(sim, "lease %u is handed back after it has started",
-                          lease_place(entry.lease));
+                          lease_place(&sim->oracle, entry.lease));
         }
         lease->is_returned = true;
     }

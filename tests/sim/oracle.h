@@ -100,6 +100,8 @@ struct oracle_breaker {
 #define ORACLE_TASK_COUNT    512U
 #define ORACLE_SESSION_COUNT 64U
 #define ORACLE_SERVICE_COUNT 8U
+#define ORACLE_EPOCH_COUNT   32U
+#define EPOCH_FIRST          7U
 
 struct oracle {
     struct oracle_task tasks[ORACLE_TASK_COUNT];
@@ -110,6 +112,7 @@ struct oracle {
     struct oracle_lease *leases; /* by serial */
     uint32_t lease_capacity;
     uint64_t last_lease;
+    uint32_t lease_base[ORACLE_EPOCH_COUNT]; /* where the leases of each epoch begin */
     uint64_t last_record;
     uint64_t durable_number;
     uint64_t step_at_ms;
@@ -123,6 +126,10 @@ struct oracle {
 
 void oracle_reset(struct oracle *oracle);
 void oracle_free(struct oracle *oracle);
+
+/* The broker begins its life of this number and knows nothing of what was; what workers run goes
+ * on. */
+void oracle_on_broker_restart(struct oracle *oracle, uint32_t life);
 
 /* Around a step: before it, at each of its effects in order, after it. */
 void oracle_before_step(struct sim *sim, const struct input *input);

@@ -44,6 +44,8 @@ struct connection {
     uint64_t to_peer_ms;
 };
 
+#define WAITING_COUNT_MAX 64
+
 /* A worker or a client: its process and its transport. */
 struct peer {
     uint32_t number;     /* workers first */
@@ -60,6 +62,9 @@ struct peer {
     char name[16];
     char principal[16];
     uint32_t slots;
+    uint32_t running_count;              /* of its handlers */
+    uint64_t waiting[WAITING_COUNT_MAX]; /* leases handed in and not started, in their order */
+    uint32_t waiting_count;
     uint32_t request_count; /* of its application, not answered */
 };
 
@@ -71,6 +76,7 @@ struct run {
     uint64_t grace_ms;
     uint32_t peer;
     uint32_t task;
+    const struct worker_attempt *attempt; /* while it waits */
     bool is_running;
     bool is_stubborn;
     bool is_success;
@@ -108,8 +114,10 @@ struct broker_node {
     size_t memory_size;
     struct encoder *encoder;
     struct store *store;
+    uint32_t life; /* of its process, from 0: its epoch */
     uint64_t wake_at_ms;
     uint64_t stalled_until_ms;
+    uint64_t down_until_ms;   /* nobody can connect */
     uint64_t durable_next_ms; /* records become durable in their order */
     uint64_t durable_told;
     bool is_round_open;
@@ -189,9 +197,12 @@ static inline void sim_at(struct sim *sim, uint64_t at_ms, enum event_kind kind,
                     (struct event){.at_ms = at_ms, .kind = kind, .place = place, .number = number});
 }
 
-static inline uint32_t lease_place(uint64_t lease)
+/* The place of a lease among all of the history: the epochs stand one after the other. */
+static inline uint32_t lease_place(const struct oracle *oracle, uint64_t lease)
 {
-    return (uint32_t)(lease & ((UINT64_C(1) << 40) - 1));
+    const uint64_t life = (lease >> 40) - EPOCH_FIRST;
+    const uint32_t serial = (uint32_t)(lease & ((UINT64_C(1) << 40) - 1));
+    return life < ORACLE_EPOCH_COUNT ? oracle->lease_base[life] + serial : 0;
 }
 
 /* The job that an id names; NONE. */
@@ -220,6 +231,9 @@ void network_leave(struct sim *sim, struct peer *peer, bool is_silent);
 void network_close(struct sim *sim, struct peer *peer);
 void network_on_peer_cut(struct sim *sim, const struct event *event);
 
+/* The broker's process is gone: it has no connections, and peers learn that they have none. */
+void network_forget_all(struct sim *sim);
+
 /* The connection that this event is about still stands; else its packet was lost. */
 bool network_is_current(const struct sim *sim, const struct event *event);
 
@@ -227,6 +241,10 @@ bool network_is_current(const struct sim *sim, const struct event *event);
 
 void broker_open(struct sim *sim);
 void broker_close(struct sim *sim);
+
+/* The broker's process dies, with all that it knew; another begins, after a while, in a new epoch.
+ */
+void broker_restart(struct sim *sim, uint32_t down_ms);
 void broker_on_packet(struct sim *sim, const struct event *event);
 void broker_on_cut(struct sim *sim, const struct event *event);
 void broker_on_time(struct sim *sim);

@@ -61,6 +61,7 @@ void worker_start(struct sim *sim, struct peer *peer)
     if (peer->worker == NULL) {
         sim_violation(sim, "no memory for a worker");
     }
+    worker_session_set_room(peer->worker, peer->slots * (1 + sim->options.handoff));
     peer->is_up = true;
     peer->connection = NONE;
     peer->wake_at_ms = UINT64_MAX;
@@ -75,6 +76,8 @@ void worker_stop(struct sim *sim, struct peer *peer)
     sim_tell(sim, "%s ends", peer->name);
     worker_session_destroy(&peer->worker);
     peer->is_up = false;
+    peer->running_count = 0;
+    peer->waiting_count = 0;
     peer->life = 0; /* what its handlers still had to do is over */
 }
 
@@ -130,9 +133,10 @@ static uint64_t plan(struct sim *sim, struct run *run, const struct worker_attem
     return span_ms;
 }
 
-static void on_start(struct sim *sim, struct peer *peer, const struct worker_attempt *attempt)
+/* A slot takes the attempt. */
+static void begin(struct sim *sim, struct peer *peer, const struct worker_attempt *attempt)
 {
-    const uint32_t place = lease_place(attempt->lease);
+    const uint32_t place = lease_place(&sim->oracle, attempt->lease);
     oracle_on_handler_start(sim, attempt->lease);
     struct run *run = &sim->runs[place];
     *run = (struct run){.lease = attempt->lease,
@@ -141,17 +145,84 @@ static void on_start(struct sim *sim, struct peer *peer, const struct worker_att
                         .peer = peer->number,
                         .task = job_of_id(&attempt->id),
                         .is_running = true};
+    peer->running_count++;
     const uint32_t service = sim->jobs[run->task].service;
     const uint64_t span_ms = plan(sim, run, attempt, service);
     const uint64_t start_ms = sim->now_ms + sim_below(sim, 2);
     run->end_at_ms = start_ms + span_ms;
-    sim_at(sim, start_ms, EVENT_HANDLER_START, peer->number, attempt->lease);
+    if (span_ms > 2 || sim_percent(sim, 50)) { /* the start of a short one need not be told */
+        sim_at(sim, start_ms, EVENT_HANDLER_START, peer->number, attempt->lease);
+    }
     sim_at(sim, run->end_at_ms, EVENT_HANDLER_END, peer->number, attempt->lease);
     if (span_ms > 1 && sim_percent(sim, sim->options.progress_percent)) {
         sim_at(sim, start_ms + span_ms / 2, EVENT_HANDLER_PROGRESS, peer->number, attempt->lease);
     }
     sim_tell(sim, "%s starts lease %u of task %u, for %u ms", peer->name, place, run->task,
              (unsigned)span_ms);
+}
+
+/* Takes a lease out of those that wait; false: it is not among them. */
+static bool leave_waiting(struct peer *peer, uint64_t lease)
+{
+    uint32_t i = 0;
+    while (i < peer->waiting_count && peer->waiting[i] != lease) {
+        i++;
+    }
+    if (i == peer->waiting_count) {
+        return false;
+    }
+    peer->waiting_count--;
+    memmove(&peer->waiting[i], &peer->waiting[i + 1],
+            (peer->waiting_count - i) * sizeof peer->waiting[0]);
+    return true;
+}
+
+static void begin_waiting(struct sim *sim, struct peer *peer, uint64_t lease)
+{
+    if (leave_waiting(peer, lease)) {
+        begin(sim, peer, sim->runs[lease_place(&sim->oracle, lease)].attempt);
+    }
+}
+
+static void on_start(struct sim *sim, struct peer *peer, const struct worker_attempt *attempt)
+{
+    if (peer->running_count < peer->slots) {
+        begin(sim, peer, attempt);
+        return;
+    }
+    if (peer->waiting_count == WAITING_COUNT_MAX) {
+        sim_violation(sim, "%s is told to start more than it has room for", peer->name);
+    }
+    sim->runs[lease_place(&sim->oracle, attempt->lease)].attempt = attempt;
+    peer->waiting[peer->waiting_count++] = attempt->lease;
+    sim_tell(sim, "%s has lease %u wait", peer->name, lease_place(&sim->oracle, attempt->lease));
+}
+
+/* Now and then a slot has taken it in the same moment. */
+static void on_recall(struct sim *sim, struct peer *peer, uint64_t lease)
+{
+    const bool is_late = sim_percent(sim, 15);
+    if (is_late) {
+        begin_waiting(sim, peer, lease);
+    }
+    worker_session_on_recall(peer->worker, sim->now_ms, lease, leave_waiting(peer, lease));
+}
+
+/* A slot is free. One that crashed takes those with it that waited behind it: they are queued
+ * again, not charged. */
+static void on_slot_free(struct sim *sim, struct peer *peer, const struct run *run)
+{
+    peer->running_count--;
+    if (!run->is_success && run->kind == FAILURE_CRASH) {
+        for (uint32_t left = peer->waiting_count / 2; left > 0; left--) {
+            const uint64_t lease = peer->waiting[sim_below(sim, peer->waiting_count)];
+            (void)leave_waiting(peer, lease);
+            worker_session_requeue(peer->worker, sim->now_ms, lease);
+        }
+    }
+    if (peer->waiting_count > 0 && peer->running_count < peer->slots) {
+        begin_waiting(sim, peer, peer->waiting[0]);
+    }
 }
 
 static void end_at(struct sim *sim, struct run *run, uint64_t at_ms)
@@ -211,7 +282,7 @@ static void fail(struct sim *sim, struct peer *peer, const struct run *run)
 void worker_on_handler(struct sim *sim, const struct event *event)
 {
     struct peer *peer = &sim->peers[event->place];
-    struct run *run = &sim->runs[lease_place(event->number)];
+    struct run *run = &sim->runs[lease_place(&sim->oracle, event->number)];
     if (!peer->is_up || run->lease != event->number || run->life != peer->life ||
         !run->is_running) {
         return;
@@ -225,13 +296,15 @@ void worker_on_handler(struct sim *sim, const struct event *event)
         return; /* not yet: it was stopped meanwhile, or goes on */
     } else {
         run->is_running = false;
-        sim_tell(sim, "%s ends lease %u of task %u: %s", peer->name, lease_place(run->lease),
-                 run->task, run->is_success ? "success" : failure_kind_text(run->kind));
+        sim_tell(sim, "%s ends lease %u of task %u: %s", peer->name,
+                 lease_place(&sim->oracle, run->lease), run->task,
+                 run->is_success ? "success" : failure_kind_text(run->kind));
         if (run->is_success) {
             succeed(sim, peer, run);
         } else {
             fail(sim, peer, run);
         }
+        on_slot_free(sim, peer, run);
     }
     worker_run(sim, peer);
 }
@@ -245,11 +318,14 @@ static bool on_event(struct sim *sim, struct peer *peer, const struct worker_eve
     case WORKER_EVENT_START:
         on_start(sim, peer, event->attempt);
         return true;
+    case WORKER_EVENT_RECALL:
+        on_recall(sim, peer, event->lease);
+        return true;
     case WORKER_EVENT_CANCEL:
-        on_cancel(sim, &sim->runs[lease_place(event->lease)]);
+        on_cancel(sim, &sim->runs[lease_place(&sim->oracle, event->lease)]);
         return true;
     case WORKER_EVENT_KILL:
-        on_kill(sim, &sim->runs[lease_place(event->lease)]);
+        on_kill(sim, &sim->runs[lease_place(&sim->oracle, event->lease)]);
         return true;
     case WORKER_EVENT_RECONNECT:
         network_leave(sim, peer, false);
@@ -340,7 +416,7 @@ const char *worker_unrest(const struct sim *sim, const struct peer *peer)
     if (!counts.is_live) {
         return "a worker without a session";
     }
-    if (counts.queued + counts.running + counts.finished > 0) {
+    if (counts.queued + counts.waiting + counts.running + counts.finished > 0) {
         return "a worker that holds leases";
     }
     if (counts.granted < counts.dispatched + peer->slots) {

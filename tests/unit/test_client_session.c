@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ static struct client_event *event;
 static uint64_t broker_number; /* of the broker's last message */
 static struct writer entries;
 static uint64_t broker_body_size_max;
+static uint64_t byte_max;
 
 static struct treadle_task_id id_of(unsigned number)
 {
@@ -39,6 +41,7 @@ static void given_a_session_with(uint64_t window_size, uint32_t window_count)
         .incarnation = {1, 2, 3},
         .seed = 42,
         .in_flight_max = 20000,
+        .byte_max = byte_max,
         .window_size = window_size,
         .window_count = window_count,
     };
@@ -54,6 +57,7 @@ static void given_a_session_with(uint64_t window_size, uint32_t window_count)
 static int end(void **unused)
 {
     (void)unused;
+    byte_max = 0;
     client_event_destroy(&event);
     writer_free(&entries);
     client_session_destroy(&session);
@@ -132,19 +136,26 @@ static void when_it_is_welcomed_in(uint64_t epoch, bool is_resumed)
 
 #define when_it_is_welcomed(is_resumed) when_it_is_welcomed_in(EPOCH, (is_resumed))
 
-static void when_the_broker_answers(unsigned task, enum accept_status status, uint64_t after_ms)
+static void when_the_broker_answers_because(unsigned task, enum accept_status status,
+                                            enum busy_reason reason, uint64_t after_ms)
 {
     struct message message = {.kind = MESSAGE_ACCEPTED};
     const struct wire_accepted_entry entry = {
         .id = id_of(task),
         .status = status,
-        .reason = status == ACCEPT_BUSY ? BUSY_TASKS : BUSY_NONE,
+        .reason = reason,
         .retry_after_ms = after_ms,
     };
     writer_reset(&entries);
     assert_true(wire_accepted_entry_encode(&entries, &entry));
     message.as.accepted.entries = wire_list_from_writer(&entries, 1);
     when_it_hears(&message);
+}
+
+static void when_the_broker_answers(unsigned task, enum accept_status status, uint64_t after_ms)
+{
+    when_the_broker_answers_because(task, status, status == ACCEPT_BUSY ? BUSY_TASKS : BUSY_NONE,
+                                    after_ms);
 }
 
 static void settled_message(struct message *message, uint64_t first, unsigned task, unsigned count,
@@ -185,6 +196,16 @@ static void when_the_broker_says_of_an_await(unsigned task, enum await_status st
     when_it_hears(&message);
 }
 
+static void when_the_broker_answers_a_cancel(unsigned task, enum cancel_status status)
+{
+    struct message message = {.kind = MESSAGE_CANCELLED};
+    const struct wire_cancelled_entry entry = {.id = id_of(task), .status = status};
+    writer_reset(&entries);
+    assert_true(wire_cancelled_entry_encode(&entries, &entry));
+    message.as.cancelled.entries = wire_list_from_writer(&entries, 1);
+    when_it_hears(&message);
+}
+
 static void when_the_broker_refuses(enum refused_code code, uint64_t retry_after_ms)
 {
     struct message message = {.kind = MESSAGE_REFUSED};
@@ -214,6 +235,7 @@ struct submit_options {
     uint64_t deadline_ms;
     uint32_t tell;
     bool is_detached;
+    bool is_id_given;
     uint8_t digest;
     struct bytes body;
     const char *service;
@@ -233,6 +255,7 @@ static enum treadle_status submit_with(unsigned task, const struct submit_option
         .body = options->body,
         .fields = &fields,
         .tell = options->tell,
+        .is_id_given = options->is_id_given,
     };
     return client_session_submit(session, now_ms, &submission);
 }
@@ -677,7 +700,7 @@ static void test_many_busy_tasks_come_back_each_in_its_time(void **unused)
     }
     then_it_submits(500);
     for (unsigned i = 0; i < 500; i++) {
-        when_the_broker_answers(i, ACCEPT_BUSY, busy_span_ms(i));
+        when_the_broker_answers_because(i, ACCEPT_BUSY, BUSY_NAMES, busy_span_ms(i));
     }
     for (unsigned i = 0; i < 500; i += 3) {
         assert_int_equal(client_session_cancel(session, id_of(i)), TREADLE_OK);
@@ -691,6 +714,105 @@ static void test_many_busy_tasks_come_back_each_in_its_time(void **unused)
         back_count += then_none_of_these_is_late(busy_since_ms);
     }
     assert_int_equal(back_count, 333);
+}
+
+/* Answers for all that `sent`, a SUBMIT, brought: the first `room` are taken. */
+static uint32_t when_the_broker_has_room_for(uint32_t room)
+{
+    struct wire_list list = sent.as.submit.entries;
+    struct wire_submit_entry submitted;
+    struct message message = {.kind = MESSAGE_ACCEPTED};
+    uint32_t taken_count = 0;
+    writer_reset(&entries);
+    while (wire_submit_entry_next(&list, &submitted)) {
+        const bool is_taken = taken_count < room;
+        const struct wire_accepted_entry entry = {
+            .id = submitted.id,
+            .status = is_taken ? ACCEPT_OK : ACCEPT_BUSY,
+            .reason = is_taken ? BUSY_NONE : BUSY_TASKS,
+            .retry_after_ms = is_taken ? 0 : 500,
+        };
+        taken_count += is_taken ? 1 : 0;
+        assert_true(wire_accepted_entry_encode(&entries, &entry));
+    }
+    message.as.accepted.entries = wire_list_from_writer(&entries, entries.record_count);
+    when_it_hears(&message);
+    return taken_count;
+}
+
+/* Lets time pass with a broker that answers at once and takes as many tasks in all as there is
+ * room; how many it was sent. */
+static uint32_t sent_while_room_is(uint32_t room, uint64_t span_ms)
+{
+    uint32_t sent_count = 0;
+    for (const uint64_t until_ms = now_ms + span_ms; now_ms < until_ms;) {
+        const uint64_t next_at_ms = client_session_next_at_ms(session);
+        now_ms = next_at_ms > now_ms ? next_at_ms : now_ms + 1;
+        now_ms = now_ms < until_ms ? now_ms : until_ms;
+        client_session_on_time(session, now_ms);
+        while (it_sends()) {
+            if (sent.kind == MESSAGE_SUBMIT) {
+                sent_count += sent.as.submit.entries.count;
+                room -= when_the_broker_has_room_for(room);
+            } else {
+                when_the_broker_says(MESSAGE_HEARTBEAT);
+            }
+        }
+    }
+    return sent_count;
+}
+
+static void test_broker_that_stays_busy_is_asked_a_little_and_not_stormed(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 20000; i++) {
+        when_it_submits(i);
+    }
+    /* What was on its way when the first BUSY came, at most a window; then 16 in a turn, and a turn
+     * in 62 to 124 ms. */
+    const uint32_t first_count = sent_while_room_is(0, 1);
+    assert_in_range(first_count, 1, 16384);
+    const uint32_t later_count = sent_while_room_is(0, 20000);
+    assert_in_range(later_count, 16 * 20000 / 130, 16 * 20000 / 62);
+    assert_int_equal(figures().in_flight_count, 20000);
+    /* As soon as there is room it goes fast again. */
+    (void)sent_while_room_is(20000, 2000);
+    assert_int_equal(figures().unaccepted_count, 0);
+}
+
+static void test_broker_with_a_little_room_has_it_filled_without_delay(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 5000; i++) {
+        when_it_submits(i);
+    }
+    (void)sent_while_room_is(0, 1000);
+    for (uint32_t i = 0; i < 5; i++) { /* ten in each turn is all that a small broker takes */
+        (void)sent_while_room_is(500, 700);
+        assert_int_equal(figures().unaccepted_count, 5000 - 500 * (i + 1));
+    }
+}
+
+static void test_turns_end_with_the_broker_that_was_busy(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 2000; i++) {
+        when_it_submits(i);
+    }
+    (void)sent_while_room_is(0, 100);
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed_in(EPOCH + 1, false);
+    then_an_event_comes(CLIENT_EVENT_WELCOME);
+    when_time_passes_ms(1001); /* those that were told BUSY have waited long enough, too */
+    uint32_t sent_count = 0;
+    while (it_sends()) {
+        sent_count += sent.as.submit.entries.count;
+    }
+    assert_int_equal(sent_count, 2000);
 }
 
 static void test_cancelling_one_that_waits_long_delays_none_that_waits_less(void **unused)
@@ -776,6 +898,58 @@ static void test_limits_are_answered_and_nothing_is_kept(void **unused)
     }
     assert_int_equal(submit_with(20000, &(const struct submit_options){0}), TREADLE_E_AGAIN);
     assert_int_equal(client_session_await(session, id_of(20000)), TREADLE_E_AGAIN);
+}
+
+static void test_bytes_are_bounded_and_outcomes_that_are_taken_make_room(void **unused)
+{
+    (void)unused;
+    static const uint8_t body[1000];
+    byte_max = 20000;
+    given_a_welcome_session();
+    unsigned count = 0;
+    enum treadle_status status = TREADLE_OK;
+    while ((status = submit_with(count, &(const struct submit_options){
+                                            .body = {body, sizeof(body)}})) == TREADLE_OK) {
+        count++;
+    }
+    assert_int_equal(status, TREADLE_E_AGAIN);
+    assert_in_range(count, 15, 18); /* a task costs more than its body */
+    assert_in_range(figures().held_size, 18000, 20000);
+    then_it_submits(count);
+    struct message message;
+    settled_message(&message, 1, 0, 2, (struct bytes){body, sizeof(body)});
+    when_it_hears(&message); /* two outcomes stand where two tasks stood */
+    assert_int_equal(submit_with(50, &(const struct submit_options){.body = {body, sizeof(body)}}),
+                     TREADLE_E_AGAIN);
+    assert_int_equal(client_session_await(session, id_of(51)), TREADLE_E_AGAIN);
+    then_an_event_comes(CLIENT_EVENT_SETTLED);
+    then_an_event_comes(CLIENT_EVENT_SETTLED);
+    when_it_submits_with(50, .body = {body, sizeof(body)});
+    assert_int_equal(client_session_await(session, id_of(51)), TREADLE_OK);
+    static const uint8_t large[20000];
+    assert_int_equal(
+        submit_with(52, &(const struct submit_options){.body = {large, sizeof(large)}}),
+        TREADLE_E_LIMIT);
+}
+
+static void test_nothing_is_held_once_all_has_settled(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    assert_int_equal(figures().held_size, 0);
+    for (unsigned i = 0; i < 1000; i++) { /* each with fields of its own */
+        char service[16];
+        (void)snprintf(service, sizeof(service), "svc%u", i);
+        when_it_submits_with(i, .service = service);
+        then_it_submits(1);
+        assert_true(bytes_is_equal(sent_template(0).service, bytes_from_text(service)));
+    }
+    assert_true(figures().held_size > 150000);
+    when_the_broker_settles(1, 0, 1000);
+    while (an_event_comes()) {
+        assert_int_equal(event->kind, CLIENT_EVENT_SETTLED);
+    }
+    assert_int_equal(figures().held_size, 0);
 }
 
 static void test_no_more_is_sent_than_the_broker_should_answer_first(void **unused)
@@ -1067,6 +1241,36 @@ static void test_new_epoch_submits_all_unsettled_tasks_as_if_for_the_first_time(
     then_an_event_comes(CLIENT_EVENT_SETTLED);
 }
 
+static void test_new_epoch_gets_many_tasks_in_parts_each_answered_before_the_next(void **unused)
+{
+    (void)unused;
+    static const uint8_t body[4096];
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 10000; i++) {
+        when_it_submits_with(i, .body = {body, sizeof(body)});
+        then_it_submits(1);
+        when_the_broker_answers(i, ACCEPT_OK, 0);
+    }
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed_in(EPOCH + 1, false);
+    then_an_event_comes(CLIENT_EVENT_WELCOME);
+    uint32_t sent_count = 0;
+    while (sent_count < 10000) {
+        const uint32_t before_count = sent_count;
+        while (it_sends()) {
+            assert_int_equal(sent.kind, MESSAGE_SUBMIT);
+            sent_count += sent.as.submit.entries.count;
+        }
+        assert_in_range(sent_count - before_count, 1, 1024); /* 4 MiB */
+        for (uint32_t i = before_count; i < sent_count; i++) {
+            when_the_broker_answers(i, ACCEPT_OK, 0);
+        }
+    }
+    assert_int_equal(figures().unaccepted_count, 0);
+    assert_int_equal(figures().in_flight_count, 10000);
+}
+
 static void test_new_epoch_does_not_bring_cancelled_tasks_back(void **unused)
 {
     (void)unused;
@@ -1163,13 +1367,8 @@ static void test_cancel_is_answered_once(void **unused)
     assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
     then_it_sends(MESSAGE_CANCEL);
     assert_int_equal(sent.as.cancel.entries.count, 1);
-    struct message message = {.kind = MESSAGE_CANCELLED};
-    const struct wire_cancelled_entry entry = {.id = id_of(1), .status = CANCEL_REQUESTED};
-    writer_reset(&entries);
-    assert_true(wire_cancelled_entry_encode(&entries, &entry));
-    message.as.cancelled.entries = wire_list_from_writer(&entries, 1);
-    when_it_hears(&message);
-    when_it_hears(&message); /* the broker may say it twice */
+    when_the_broker_answers_a_cancel(1, CANCEL_REQUESTED);
+    when_the_broker_answers_a_cancel(1, CANCEL_REQUESTED); /* it may say it twice */
     then_an_event_comes(CLIENT_EVENT_CANCELLED);
     assert_int_equal(event->status, CANCEL_REQUESTED);
     then_no_event_comes();
@@ -1190,6 +1389,81 @@ static void test_cancel_of_what_never_reached_the_broker_happens_here(void **unu
     then_it_sends(MESSAGE_HELLO);
     when_it_is_welcomed(false);
     then_it_is_silent();
+}
+
+static void test_cancel_of_an_id_that_was_given_is_for_the_broker_to_answer(void **unused)
+{
+    (void)unused;
+    given_a_session_with(0, 0);
+    when_it_submits_with(1, .is_id_given = true);
+    assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
+    then_no_event_comes();
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed(false);
+    then_an_event_comes(CLIENT_EVENT_WELCOME);
+    then_it_submits(1);
+    then_it_sends(MESSAGE_CANCEL);
+    when_the_broker_answers(1, ACCEPT_EXISTING, 0);
+    when_the_broker_settles(1, 1, 1); /* it had succeeded before */
+    then_an_event_comes(CLIENT_EVENT_SETTLED);
+    assert_int_equal(event->settled.outcome, TASK_SUCCEEDED);
+}
+
+static void test_cancel_of_what_the_broker_is_too_busy_for_happens_here(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    when_it_submits_with(1, .is_id_given = true);
+    then_it_submits(1);
+    when_the_broker_answers(1, ACCEPT_BUSY, 500);
+    assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
+    then_an_event_comes(CLIENT_EVENT_SETTLED);
+    assert_int_equal(event->settled.outcome, TASK_CANCELLED);
+    then_an_event_comes(CLIENT_EVENT_CANCELLED);
+    when_time_passes_ms(999);
+    then_it_is_silent();
+}
+
+static void test_answer_to_a_cancel_nobody_waits_for_is_not_told(void **unused)
+{
+    (void)unused;
+    given_an_accepted_task(1);
+    assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
+    then_it_sends(MESSAGE_CANCEL);
+    client_session_forget_cancel(session, id_of(1));
+    client_session_forget_cancel(session, id_of(2));
+    when_the_broker_answers_a_cancel(1, CANCEL_REQUESTED);
+    then_no_event_comes();
+    /* Asked for again, it is sent again and told. */
+    assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
+    then_it_sends(MESSAGE_CANCEL);
+    client_session_forget_cancel(session, id_of(1));
+    assert_int_equal(client_session_cancel(session, id_of(1)), TREADLE_OK);
+    then_it_is_silent();
+    when_the_broker_answers_a_cancel(1, CANCEL_REQUESTED);
+    then_an_event_comes(CLIENT_EVENT_CANCELLED);
+}
+
+static void test_cancels_are_bounded(void **unused)
+{
+    (void)unused;
+    given_a_welcome_session();
+    for (unsigned i = 0; i < 16384; i++) {
+        when_it_submits(i);
+    }
+    while (it_sends()) {
+        assert_int_equal(sent.kind, MESSAGE_SUBMIT);
+    }
+    for (unsigned i = 0; i < 16384; i++) {
+        assert_int_equal(client_session_cancel(session, id_of(i)), TREADLE_OK);
+    }
+    assert_int_equal(client_session_cancel(session, id_of(60000)), TREADLE_E_AGAIN);
+    while (it_sends()) {
+        assert_int_equal(sent.kind, MESSAGE_CANCEL);
+    }
+    when_the_broker_answers_a_cancel(0, CANCEL_REQUESTED);
+    assert_int_equal(client_session_cancel(session, id_of(60000)), TREADLE_OK);
 }
 
 static void test_cancel_never_passes_the_submission_it_is_about(void **unused)
@@ -1294,11 +1568,16 @@ int main(void)
         then_test(test_what_the_broker_does_not_take_is_told_and_forgotten),
         then_test(test_busy_is_tried_again_later_with_jitter),
         then_test(test_many_busy_tasks_come_back_each_in_its_time),
+        then_test(test_broker_that_stays_busy_is_asked_a_little_and_not_stormed),
+        then_test(test_broker_with_a_little_room_has_it_filled_without_delay),
+        then_test(test_turns_end_with_the_broker_that_was_busy),
         then_test(test_cancelling_one_that_waits_long_delays_none_that_waits_less),
         then_test(test_busy_is_told_to_who_asked_and_then_forgotten),
         then_test(test_same_id_is_one_task_and_another_content_a_conflict),
         then_test(test_following_what_was_submitted_detached_awaits_it),
         then_test(test_limits_are_answered_and_nothing_is_kept),
+        then_test(test_bytes_are_bounded_and_outcomes_that_are_taken_make_room),
+        then_test(test_nothing_is_held_once_all_has_settled),
         then_test(test_no_more_is_sent_than_the_broker_should_answer_first),
         then_test(test_settled_implies_accepted_and_brings_all_it_says),
         then_test(test_only_what_the_application_took_is_acknowledged),
@@ -1313,6 +1592,7 @@ int main(void)
         then_test(test_task_the_broker_lost_is_told),
         then_test(test_task_that_was_known_and_is_gone_is_told_unasked),
         then_test(test_new_epoch_submits_all_unsettled_tasks_as_if_for_the_first_time),
+        then_test(test_new_epoch_gets_many_tasks_in_parts_each_answered_before_the_next),
         then_test(test_new_epoch_does_not_bring_cancelled_tasks_back),
         then_test(test_answer_from_before_the_hello_spares_the_second_submission),
         then_test(test_awaited_task_is_followed_until_it_settles),
@@ -1320,6 +1600,10 @@ int main(void)
         then_test(test_unanswered_awaits_and_cancels_are_sent_again_after_a_welcome),
         then_test(test_cancel_is_answered_once),
         then_test(test_cancel_of_what_never_reached_the_broker_happens_here),
+        then_test(test_cancel_of_an_id_that_was_given_is_for_the_broker_to_answer),
+        then_test(test_cancel_of_what_the_broker_is_too_busy_for_happens_here),
+        then_test(test_answer_to_a_cancel_nobody_waits_for_is_not_told),
+        then_test(test_cancels_are_bounded),
         then_test(test_cancel_never_passes_the_submission_it_is_about),
         then_test(test_request_is_sent_again_until_its_answer_comes),
         then_test(test_requests_are_checked_and_bounded),

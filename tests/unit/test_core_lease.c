@@ -732,6 +732,41 @@ static void test_backstop_of_a_queued_lease_allows_for_what_runs_before_it(void 
     assert_int_equal(task_of(driver, fast)->retry_index, 0);
 }
 
+static void test_a_reload_is_the_shells_and_needs_the_right_to_administer(void **state)
+{
+    struct core_driver *driver = *state;
+    struct peer *sue = given_a_client(driver, "sue", .rights = RIGHT_SUBMIT);
+    struct peer *root = given_a_client(driver, "root", .rights = RIGHT_ADMIN);
+    struct message order = {.kind = MESSAGE_BROKER_RELOAD};
+    order.as.broker_reload.request = 7;
+    core_driver_send(sue, &order);
+    assert_int_equal(then_it_gets(sue, DONE).effect.status, DONE_REFUSED);
+    assert_null(seen_effect(driver, EFFECT_RELOAD, MESSAGE_DONE));
+    core_driver_send(root, &order);
+    then_it_gets_no(root, DONE); /* the shell answers, once it knows what came of it */
+    const struct seen *seen = seen_effect(driver, EFFECT_RELOAD, MESSAGE_DONE);
+    assert_non_null(seen);
+    assert_int_equal(seen->effect.number, 7);
+    assert_int_equal(seen->effect.connection, peer_session(root)->connection);
+}
+
+static void test_a_policy_that_changes_holds_for_tasks_that_are_there(void **state)
+{
+    struct core_driver *driver = *state;
+    struct peer *client = given_a_client(driver, "alice");
+    const uint32_t task = when_it_submits(client, "wc.count");
+    struct policy_choice choice = core_policy(driver->core, task_of(driver, task), POLICY_TIMEOUT);
+    assert_int_equal(choice.value, core_policy_default(POLICY_TIMEOUT));
+    assert_int_equal(choice.origin, ORIGIN_DEFAULT);
+    struct core_changes changes = {.dead_letter_ttl_ms = 5000};
+    changes.broker_policy.value[POLICY_TIMEOUT] = 1234;
+    core_reconfigure(driver->core, &changes);
+    choice = core_policy(driver->core, task_of(driver, task), POLICY_TIMEOUT);
+    assert_int_equal(choice.value, 1234);
+    assert_int_equal(choice.origin, ORIGIN_BROKER);
+    assert_int_equal(driver->core->config.dead_letter_ttl_ms, 5000);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
@@ -764,6 +799,8 @@ int main(void)
         TEST(test_a_message_without_a_session_is_answered_with_hello_first),
         TEST(test_messages_of_the_other_role_are_refused),
         TEST(test_rights_are_checked),
+        TEST(test_a_reload_is_the_shells_and_needs_the_right_to_administer),
+        TEST(test_a_policy_that_changes_holds_for_tasks_that_are_there),
         TEST(test_heartbeats_go_both_ways),
         TEST(test_a_worker_of_bad_patterns_is_refused),
         TEST(test_a_pattern_serves_queues_that_come_later_too),

@@ -14,8 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +25,7 @@ static struct {
     bool is_started;
     bool is_ended;
     bool is_success;
+    uint64_t returned_lease;           /* 0: none */
     struct wire_failure_entry failure; /* its texts are copied below */
     char name[NAME_SIZE_MAX + 1];
     char message[ERROR_MESSAGE_SIZE_MAX + 1];
@@ -35,9 +34,25 @@ static struct {
     size_t result_size;
 } end;
 
+static struct zygote *zygote;
+static struct runs *runs;
 static struct executor *executor;
 static struct worker_attempt attempt;
 static bool is_permanent_exit[EXIT_STATUS_COUNT];
+static const struct handler handler = {
+    .kind = HANDLER_COMMAND,
+    .index = 0,
+    .is_permanent_exit = is_permanent_exit,
+};
+static uint64_t memory_max;
+
+/* The one command: a script for the shell, or a program. */
+static char shell[] = "sh";
+static char option[] = "-c";
+static char command_text[1024];
+static char *script_command[] = {shell, option, command_text, NULL};
+static char *program_command[] = {command_text, NULL};
+static char *const *commands[1];
 
 static void copy_text(char *to, size_t to_size, struct bytes text)
 {
@@ -80,11 +95,18 @@ static void on_failed(void *context, const struct wire_failure_entry *failure)
     copy_text(end.trace, sizeof(end.trace), failure->trace);
 }
 
+static void on_returned(void *context, uint64_t lease)
+{
+    (void)context;
+    end.returned_lease = lease;
+}
+
 static int set_up(void **unused)
 {
     (void)unused;
     memset(&end, 0, sizeof(end));
     memset(is_permanent_exit, 0, sizeof(is_permanent_exit));
+    memory_max = 0;
     attempt = (struct worker_attempt){
         .lease = 42,
         .id = {{0x01, 0x8f}},
@@ -103,29 +125,45 @@ static int tear_down(void **unused)
 {
     (void)unused;
     executor_destroy(&executor);
+    runs_destroy(&runs);
+    zygote_close(&zygote);
     free(end.result);
     return 0;
 }
 
-static void given_a_command(char *const *command)
+static void given_an_executor(uint32_t slots, char *const *command)
 {
-    struct command_config config = {
-        .command = command,
+    commands[0] = command;
+    const struct zygote_config zygote_config = {.commands = commands, .command_count = 1};
+    assert_int_equal(zygote_open(&zygote, &zygote_config), TREADLE_OK);
+    runs = runs_create(zygote);
+    assert_non_null(runs);
+    const struct command_config config = {
+        .runs = runs,
+        .commands = commands,
         .worker = "host1:42",
-        .listener = {NULL, on_started, on_succeeded, on_failed},
+        .slots = slots,
+        .memory_max = memory_max,
+        .listener = {NULL, on_started, NULL, on_succeeded, on_failed, on_returned},
     };
-    memcpy(config.is_permanent_exit, is_permanent_exit, sizeof(is_permanent_exit));
     executor = command_executor_create(&config);
     assert_non_null(executor);
+    assert_int_equal(executor_room(executor), slots);
 }
 
 /* One round, when something happens within the span. */
 static bool round_within(int span_ms)
 {
-    struct pollfd ready = {.fd = executor_fd(executor), .events = POLLIN};
-    if (poll(&ready, 1, span_ms) != 1) {
+    struct pollfd ready[] = {
+        {.fd = runs_fd(runs), .events = POLLIN},
+        {.fd = executor_fd(executor), .events = POLLIN},
+    };
+    assert_int_equal(executor_next_at_ms(executor), UINT64_MAX);
+    if (poll(ready, 2, executor_may_wait(executor) ? span_ms : 0) < 1 &&
+        executor_may_wait(executor)) {
         return false;
     }
+    runs_on_ready(runs);
     executor_on_ready(executor);
     return true;
 }
@@ -139,14 +177,10 @@ static void when_it_ends(void)
 
 static void run_script(const char *script)
 {
-    char *copy = strdup(script);
-    assert_non_null(copy);
-    char shell[] = "sh";
-    char option[] = "-c";
-    char *command[] = {shell, option, copy, NULL};
-    given_a_command(command);
-    executor_start(executor, &attempt);
-    free(copy);
+    assert_true(strlen(script) < sizeof(command_text));
+    snprintf(command_text, sizeof(command_text), "%s", script);
+    given_an_executor(1, script_command);
+    executor_start(executor, &attempt, &handler);
 }
 
 static void when_a_script_runs(const char *script)
@@ -157,11 +191,9 @@ static void when_a_script_runs(const char *script)
 
 static void when_a_program_runs(const char *path)
 {
-    char program[256];
-    snprintf(program, sizeof(program), "%s", path);
-    char *command[] = {program, NULL};
-    given_a_command(command);
-    executor_start(executor, &attempt);
+    snprintf(command_text, sizeof(command_text), "%s", path);
+    given_an_executor(1, program_command);
+    executor_start(executor, &attempt, &handler);
     when_it_ends();
 }
 
@@ -356,7 +388,6 @@ static void then_nothing_of_group_is_left(pid_t group)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
     for (int i = 0; i < 1000 && is_group_alive(group); i++) {
-        (void)waitpid(-group, NULL, WNOHANG); /* orphans come to this process: see main() */
         nanosleep(&pause, NULL);
     }
     assert_false(is_group_alive(group));
@@ -378,22 +409,22 @@ static char ready_path[32];
 static pid_t given_a_running_script(const char *before_ready, const char *after_ready)
 {
     char script[512];
-    char text[32] = {0};
+    char group[32] = {0};
     (void)snprintf(ready_path, sizeof(ready_path), "/tmp/treadle-test-XXXXXX");
     const int fd = mkstemp(ready_path);
     assert_true(fd != -1);
     snprintf(script, sizeof(script), "%s; echo $$. > %s; %s", before_ready, ready_path,
              after_ready);
     run_script(script);
-    for (int i = 0; i < 1000 && strchr(text, '.') == NULL; i++) {
+    for (int i = 0; i < 1000 && strchr(group, '.') == NULL; i++) {
         round_within(10);
-        assert_true(pread(fd, text, sizeof(text) - 1, 0) >= 0);
+        assert_true(pread(fd, group, sizeof(group) - 1, 0) >= 0);
     }
     close(fd);
     unlink(ready_path);
-    assert_non_null(strchr(text, '.'));
+    assert_non_null(strchr(group, '.'));
     assert_false(end.is_ended);
-    return (pid_t)strtol(text, NULL, 10);
+    return (pid_t)strtol(group, NULL, 10);
 }
 
 static void test_kill_ends_what_ignores_the_cancel_grandchildren_too(void **unused)
@@ -441,14 +472,68 @@ static void test_the_command_finds_its_signals_as_usual(void **unused)
     then_it_fails_as(FAILURE_CRASH, "signal.TERM");
 }
 
+static void test_what_waits_for_a_slot_can_be_recalled_and_else_runs_after(void **unused)
+{
+    (void)unused;
+    struct worker_attempt others[2];
+    run_script("cat");
+    for (int i = 0; i < 2; i++) {
+        others[i] = attempt;
+        others[i].lease = 43 + (uint64_t)i;
+        executor_start(executor, &others[i], &handler);
+    }
+    assert_false(executor_recall(executor, attempt.lease)); /* it runs */
+    assert_true(executor_recall(executor, 43));
+    assert_false(executor_recall(executor, 43));
+    when_it_ends();
+    then_it_succeeds_with("");
+    free(end.result);
+    memset(&end, 0, sizeof(end));
+    attempt.lease = 44;
+    when_it_ends();
+    then_it_succeeds_with("");
+}
+
+static void test_the_zygotes_death_is_a_crash_of_what_runs_and_returns_the_rest(void **unused)
+{
+    (void)unused;
+    const pid_t group = given_a_running_script(":", "sleep 600 & sleep 600");
+    struct worker_attempt waiting = attempt;
+    waiting.lease = 43;
+    executor_start(executor, &waiting, &handler);
+    assert_int_equal(kill(zygote_pid(zygote), SIGKILL), 0);
+    when_it_ends();
+    then_it_fails_as(FAILURE_CRASH, "zygote.gone");
+    assert_int_equal(end.returned_lease, 43);
+    then_nothing_of_group_is_left(group);
+    assert_int_equal(executor_room(executor), 0);
+    executor_start(executor, &attempt, &handler);
+    assert_false(executor_may_wait(executor));
+    executor_on_ready(executor);
+    assert_int_equal(end.returned_lease, attempt.lease);
+    assert_true(executor_may_wait(executor));
+}
+
+static void test_a_command_over_its_memory_limit_fails(void **unused)
+{
+    (void)unused;
+    memory_max = UINT64_C(64) * 1024 * 1024;
+    when_a_script_runs("ulimit -d");
+    then_it_succeeds_with("65536\n");
+    tear_down(NULL);
+    set_up(NULL);
+    memory_max = UINT64_C(64) * 1024 * 1024;
+    when_a_script_runs("head -c 209715200 /dev/zero | tail -c 209715200 >/dev/null");
+    then_it_fails_as(FAILURE_TRANSIENT, "exit.1");
+    assert_non_null(strstr(end.message, "memory"));
+}
+
 int main(void)
 {
     sigset_t blocked;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGTERM);
-    /* an init that reaps late must not make a group look alive */
-    if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
-        pthread_sigmask(SIG_BLOCK, &blocked, NULL) != 0) {
+    if (signal(SIGPIPE, SIG_IGN) == SIG_ERR || pthread_sigmask(SIG_BLOCK, &blocked, NULL) != 0) {
         return 1;
     }
 #define SENTENCE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -472,6 +557,9 @@ int main(void)
         SENTENCE(test_cancel_is_sigterm_to_the_whole_group),
         SENTENCE(test_destroying_ends_what_runs),
         SENTENCE(test_the_command_finds_its_signals_as_usual),
+        SENTENCE(test_what_waits_for_a_slot_can_be_recalled_and_else_runs_after),
+        SENTENCE(test_the_zygotes_death_is_a_crash_of_what_runs_and_returns_the_rest),
+        SENTENCE(test_a_command_over_its_memory_limit_fails),
     };
     return cmocka_run_group_tests_name("exec_command", tests, NULL, NULL);
 }

@@ -49,7 +49,7 @@ static void then_quoted_is(const void *text, size_t size, const char *expected)
 static void test_line_is_time_level_event_and_fields(void **unused)
 {
     (void)unused;
-    log_open(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    log_open(LOG_LEVEL_INFO, NULL);
     capture_start();
     errno = EAGAIN;
     log_warn("attempt.failed", "task=%s dispatch=%u", "abc", 7U);
@@ -81,14 +81,14 @@ static void test_levels_below_the_one_opened_are_not_written(void **unused)
 {
     (void)unused;
     capture_start();
-    log_open(LOG_LEVEL_WARN, LOG_FORMAT_TEXT);
+    log_open(LOG_LEVEL_WARN, NULL);
     log_debug("a.debug", "");
     log_info("an.info", "");
     log_warn("a.warn", "");
     log_error("an.error", "");
-    log_open(LOG_LEVEL_DEBUG, LOG_FORMAT_TEXT);
+    log_open(LOG_LEVEL_DEBUG, NULL);
     log_debug("now.debug", "");
-    log_open(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    log_open(LOG_LEVEL_INFO, NULL);
     capture_end();
     assert_null(strstr(captured, "a.debug"));
     assert_null(strstr(captured, "an.info"));
@@ -167,6 +167,62 @@ static void test_lines_of_two_threads_stay_whole(void **unused)
         assert_int_equal(strspn(value, *value == 'a' ? "a" : "b"), 199);
         assert_int_equal(line[line_size - 1], '\n');
     }
+}
+
+static void test_digits_alone_are_quoted_since_they_are_no_number(void **unused)
+{
+    (void)unused;
+    then_quoted_is("123", 3, "\"123\"");
+    then_quoted_is("1.5", 3, "1.5");
+}
+
+static void test_fields_of_a_line_are_read_back(void **unused)
+{
+    (void)unused;
+    static char room[LOG_VALUE_SIZE];
+    struct log_field field;
+    const char *next = "count=12 name=\"a \\\"b\\\" \\x41\\xff\\n\" word=x=y cut=\"no end";
+    assert_true(log_field_next(&next, room, &field));
+    assert_memory_equal(field.name, "count", 5);
+    assert_true(field.is_number);
+    assert_true(log_field_next(&next, room, &field));
+    assert_memory_equal(field.value, "a \"b\" A\xef\xbf\xbd\n", 11);
+    assert_int_equal(field.value_size, 11);
+    assert_false(field.is_number);
+    assert_true(log_field_next(&next, room, &field));
+    assert_memory_equal(field.value, "x=y", 3);
+    assert_true(log_field_next(&next, room, &field));
+    assert_memory_equal(field.value, "no end", 6);
+    assert_int_equal(field.value_size, 6);
+    assert_false(log_field_next(&next, room, &field));
+}
+
+/* Last: from then on this process logs to the descriptor that stderr was here. */
+static void test_nobody_waits_for_a_reader_and_lost_lines_are_told(void **unused)
+{
+    (void)unused;
+    int ends[2];
+    static char text[128 * 1024];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    stderr_before = dup(STDERR_FILENO);
+    assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    log_open(LOG_LEVEL_INFO, NULL);
+    log_never_wait();
+    for (int i = 0; i < 5000; i++) {
+        log_info("a.line", "number=%d", i); /* over 200 KiB: more than a pipe holds */
+    }
+    assert_int_equal(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK, 0);
+    const ssize_t size = read(ends[0], text, sizeof text);
+    assert_true(size > 0 && text[size - 1] == '\n');
+    log_info("another.line", "");
+    assert_int_equal(dup2(stderr_before, STDERR_FILENO), STDERR_FILENO);
+    const ssize_t rest = read(ends[0], text, sizeof text - 1);
+    assert_true(rest > 0);
+    text[rest] = '\0';
+    assert_non_null(strstr(text, " warn log.dropped lines="));
+    assert_non_null(strstr(text, " info another.line\n"));
+    (void)close(ends[0]);
+    (void)close(ends[1]);
 }
 
 static void test_plain_word_stays_as_it_is(void **unused)
@@ -256,10 +312,13 @@ int main(void)
         cmocka_unit_test(test_long_line_is_cut_and_says_so),
         cmocka_unit_test(test_lines_of_two_threads_stay_whole),
         cmocka_unit_test(test_plain_word_stays_as_it_is),
+        cmocka_unit_test(test_digits_alone_are_quoted_since_they_are_no_number),
+        cmocka_unit_test(test_fields_of_a_line_are_read_back),
         cmocka_unit_test(test_text_that_is_no_plain_word_is_quoted_and_escaped),
         cmocka_unit_test(test_utf_8_stays_and_what_is_not_utf_8_is_escaped),
         cmocka_unit_test(test_text_that_does_not_fit_is_cut_at_a_whole_character),
         cmocka_unit_test(test_whatever_the_bytes_the_value_is_printable_bounded_and_closed),
+        cmocka_unit_test(test_nobody_waits_for_a_reader_and_lost_lines_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,8 +93,8 @@ static bool take(void)
 
 static const char *event_text(enum worker_event_kind kind)
 {
-    static const char *const texts[] = {"WELCOME", "LOST",   "RECONNECT", "REFUSED",
-                                        "START",   "CANCEL", "KILL",      "DRAINED"};
+    static const char *const texts[] = {"WELCOME", "LOST",   "RECONNECT", "REFUSED", "START",
+                                        "RECALL",  "CANCEL", "KILL",      "DRAINED"};
     return texts[kind];
 }
 
@@ -103,6 +103,24 @@ static const char *event_text(enum worker_event_kind kind)
         assert_true(worker_session_next_event(session, &told));                                    \
         assert_string_equal(event_text(told.kind), #expected);                                     \
         worker_session_check(session);                                                             \
+    } while (0)
+
+#define then_it_hands_in(expected_lease)                                                           \
+    do {                                                                                           \
+        then_it_tells(START);                                                                      \
+        assert_int_equal(told.lease, expected_lease);                                              \
+    } while (0)
+
+#define then_it_recalls(expected_lease)                                                            \
+    do {                                                                                           \
+        then_it_tells(RECALL);                                                                     \
+        assert_int_equal(told.lease, expected_lease);                                              \
+    } while (0)
+
+#define then_it_returns(expected_lease)                                                            \
+    do {                                                                                           \
+        then_it_sends(RETURNED);                                                                   \
+        assert_int_equal(lease_of_next(&sent.as.returned.entries), expected_lease);                \
     } while (0)
 
 #define then_it_starts(expected_lease)                                                             \
@@ -994,6 +1012,176 @@ static void test_a_cancelled_attempt_that_runs_has_its_grace(void **unused)
     assert_int_equal(failure_of(1).kind, FAILURE_CANCELLED);
 }
 
+/* ---- attempts that wait in the execution ---- */
+
+/* Two slots, room for four: lease 1 runs, 2 and 3 wait. */
+static void given_two_that_wait(void)
+{
+    given_a_worker(.slots = 2, .prefetch_max = 8);
+    given_a_session_of_liveness(1000);
+    worker_session_set_room(session, 3);
+    when_leases_are_dispatched(1, 4);
+    then_it_starts(1);
+    then_it_hands_in(2);
+    then_it_hands_in(3);
+    then_it_tells_nothing();
+    const struct worker_session_counts counts = worker_session_counts(session);
+    assert_int_equal(counts.running, 1);
+    assert_int_equal(counts.waiting, 2);
+    assert_int_equal(counts.queued, 1);
+}
+
+static void test_the_execution_takes_in_as_many_as_it_has_room_for(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_it_succeeds(1);
+    then_it_hands_in(4);
+    then_it_tells_nothing();
+    when_it_succeeds(2); /* short ones need not tell that they started */
+    then_it_sends(RESULT);
+    assert_true(has_success(1));
+    assert_true(has_success(2));
+}
+
+static void test_the_room_is_never_less_than_the_slots(void **unused)
+{
+    (void)unused;
+    given_a_worker(.slots = 2);
+    given_a_session();
+    worker_session_set_room(session, 1);
+    when_leases_are_dispatched(1, 2);
+    then_it_hands_in(1);
+    then_it_hands_in(2);
+}
+
+static void test_what_waits_in_the_execution_is_recalled_and_handed_back(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_told_of_lease(MESSAGE_RECALL, 3);
+    then_it_sends_nothing();
+    then_it_recalls(3);
+    then_it_tells_nothing();
+    worker_session_on_recall(session, now_ms, 3, true);
+    then_it_returns(3);
+    then_it_hands_in(4); /* its room is free */
+}
+
+static void test_what_cannot_be_recalled_runs(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_told_of_lease(MESSAGE_RECALL, 2);
+    then_it_recalls(2);
+    worker_session_on_recall(session, now_ms, 2, false);
+    then_it_tells_nothing();
+    then_it_sends_nothing();
+    assert_int_equal(worker_session_counts(session).running, 2);
+    when_it_succeeds(2);
+    then_it_sends(RESULT);
+    assert_true(has_success(2));
+}
+
+static void test_a_cancelled_attempt_that_waits_is_returned_or_else_stopped(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_told_of_lease(MESSAGE_CANCEL_ATTEMPT, 2);
+    when_told_of_lease(MESSAGE_CANCEL_ATTEMPT, 3);
+    then_it_recalls(2);
+    worker_session_on_recall(session, now_ms, 2, true);
+    then_it_recalls(3);
+    worker_session_on_recall(session, now_ms, 3, false);
+    then_it_tells(CANCEL);
+    assert_int_equal(told.lease, 3);
+    then_it_returns(2);
+    when_it_fails(3, FAILURE_TRANSIENT);
+    then_it_sends(RESULT);
+    assert_int_equal(failure_of(3).kind, FAILURE_CANCELLED);
+}
+
+static void test_an_attempt_that_starts_while_it_is_recalled_stays(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_told_of_lease(MESSAGE_RECALL, 2);
+    worker_session_on_started(session, now_ms, 2);
+    then_it_tells_nothing();
+    when_told_of_lease(MESSAGE_RECALL, 3);
+    then_it_recalls(3);
+    worker_session_on_started(session, now_ms, 3);
+    worker_session_on_recall(session, now_ms, 3, false);
+    then_it_sends_nothing();
+    assert_int_equal(worker_session_counts(session).running, 3);
+}
+
+static void test_what_died_with_its_neighbour_is_started_anew_in_its_order(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    when_it_fails(1, FAILURE_CRASH);
+    worker_session_requeue(session, now_ms, 3);
+    worker_session_requeue(session, now_ms, 2);
+    worker_session_requeue(session, now_ms, 99);
+    then_it_hands_in(2);
+    then_it_hands_in(3);
+    then_it_hands_in(4);
+    then_it_sends(RESULT);
+    assert_int_equal(failure_of(1).kind, FAILURE_CRASH);
+    then_it_sends_nothing();
+}
+
+static void test_what_was_to_be_stopped_is_not_started_anew(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    worker_session_on_started(session, now_ms, 2);
+    when_told_of_lease(MESSAGE_CANCEL_ATTEMPT, 2);
+    then_it_tells(CANCEL);
+    worker_session_requeue(session, now_ms, 2);
+    then_it_sends(RESULT);
+    assert_int_equal(failure_of(2).kind, FAILURE_CANCELLED);
+}
+
+static void test_nothing_that_waits_starts_without_a_session(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    worker_session_on_disconnected(session, now_ms);
+    then_it_tells(LOST);
+    then_it_recalls(2);
+    worker_session_on_recall(session, now_ms, 2, true);
+    then_it_recalls(3);
+    worker_session_on_recall(session, now_ms, 3, true);
+    then_it_tells_nothing();
+    worker_session_on_connected(session, now_ms);
+    then_it_sends(HELLO);
+    then_hello_names(1, HELD_RUNNING, 2, HELD_QUEUED, 3, HELD_QUEUED, 4, HELD_QUEUED);
+    when_the_session_resumes(4);
+    then_it_hands_in(2);
+    then_it_hands_in(3);
+    then_it_tells_nothing();
+}
+
+static void test_drain_recalls_what_waits(void **unused)
+{
+    (void)unused;
+    given_two_that_wait();
+    worker_session_drain(session, now_ms);
+    then_it_recalls(2);
+    worker_session_on_recall(session, now_ms, 2, true);
+    then_it_recalls(3);
+    worker_session_requeue(session, now_ms, 3); /* its process died just then */
+    then_it_sends(RETURNED);
+    assert_int_equal(sent.as.returned.entries.count, 3);
+    when_it_succeeds(1);
+    then_it_sends(RESULT);
+    when_results_are_acknowledged(1, 1, false);
+    then_it_sends(GOODBYE);
+    then_it_tells(DRAINED);
+}
+
 /* ---- timeouts ---- */
 
 /* One task runs; the broker's silence is not what is looked at. */
@@ -1035,10 +1223,18 @@ static void test_an_attempt_is_cancelled_at_its_timeout_and_killed_after_the_gra
 static void test_the_timeout_counts_from_the_start_of_the_handler(void **unused)
 {
     (void)unused;
-    given_a_running_task((struct task_given){.timeout_ms = 300, .grace_ms = 200});
-    when_time_passes_ms(250);
+    given_a_worker(.slots = 1);
+    given_a_session_of_liveness(1000);
+    task_given = (struct task_given){.timeout_ms = 300, .grace_ms = 200};
+    when_leases_are_dispatched(1, 1);
+    task_given = (struct task_given){0};
+    then_it_hands_in(1);
+    when_time_passes_ms(5000);
+    then_it_tells_nothing();
     worker_session_on_started(session, now_ms, 1);
-    when_time_passes_ms(299);
+    when_time_passes_ms(200);
+    worker_session_on_started(session, now_ms, 1); /* told twice changes nothing */
+    when_time_passes_ms(99);
     then_it_tells_nothing();
     when_time_passes_ms(1);
     then_it_tells(CANCEL);
@@ -1282,6 +1478,16 @@ int main(void)
         SENTENCE(test_recall_takes_back_only_what_has_not_started),
         SENTENCE(test_a_cancelled_attempt_that_is_queued_is_returned),
         SENTENCE(test_a_cancelled_attempt_that_runs_has_its_grace),
+        SENTENCE(test_the_execution_takes_in_as_many_as_it_has_room_for),
+        SENTENCE(test_the_room_is_never_less_than_the_slots),
+        SENTENCE(test_what_waits_in_the_execution_is_recalled_and_handed_back),
+        SENTENCE(test_what_cannot_be_recalled_runs),
+        SENTENCE(test_a_cancelled_attempt_that_waits_is_returned_or_else_stopped),
+        SENTENCE(test_an_attempt_that_starts_while_it_is_recalled_stays),
+        SENTENCE(test_what_died_with_its_neighbour_is_started_anew_in_its_order),
+        SENTENCE(test_what_was_to_be_stopped_is_not_started_anew),
+        SENTENCE(test_nothing_that_waits_starts_without_a_session),
+        SENTENCE(test_drain_recalls_what_waits),
         SENTENCE(test_an_attempt_is_cancelled_at_its_timeout_and_killed_after_the_grace),
         SENTENCE(test_the_timeout_counts_from_the_start_of_the_handler),
         SENTENCE(test_success_within_the_grace_counts),

@@ -4,16 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/pidfd.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,14 +20,10 @@
 #define READ_SIZE       65536
 #define RESULT_SIZE_MIN 4096
 
-/* How long destroying waits for what was killed, so that none is left as a zombie. */
-#define REAP_WAIT_MS 1000
-
 enum watched {
     WATCHED_INPUT,
     WATCHED_RESULT,
     WATCHED_TRACE,
-    WATCHED_PROCESS,
     WATCHED_COUNT,
 };
 
@@ -43,13 +34,15 @@ struct watch {
     int fd; /* -1: closed */
 };
 
-/* One command that runs. */
+/* One attempt that was taken in. */
 struct run {
-    struct list link; /* commands.running, or commands.ended */
+    struct list link; /* commands.waiting, .running or .ended */
+    struct list news; /* commands.news, when the zygote has told something */
+    struct commands *commands;
+    struct run_link run_link;
     const struct worker_attempt *attempt;
+    const struct handler *handler;
     uint64_t lease;
-    pid_t pid; /* its process group's number too */
-    int epoll_fd;
     struct watch watches[WATCHED_COUNT];
     size_t written; /* bytes of the body */
     uint8_t *result;
@@ -58,17 +51,23 @@ struct run {
     size_t result_size_max;
     bool is_result_too_large;
     bool is_memory_out;
+    bool is_started;         /* STARTED came */
+    bool is_start_told;      /* to the listener */
+    bool is_over;            /* the event of its end came */
+    struct zygote_event end; /* this one */
     uint64_t started_at_us;
     struct trace_tail tail;
 };
 
 struct commands {
     struct executor executor;
-    char *const *command;
-    const char *worker;
-    bool is_permanent_exit[EXIT_STATUS_COUNT];
+    struct command_config config;
     int epoll_fd;
+    uint32_t running_count;
+    bool is_gone;        /* there is no zygote any more */
+    struct list waiting; /* for one of the slots */
     struct list running;
+    struct list news;
     struct list ended; /* events of this round may still name them */
 };
 
@@ -96,13 +95,16 @@ static void close_fd(int *fd)
 static void unwatch(struct watch *watch)
 {
     if (watch->fd != -1) {
-        (void)epoll_ctl(watch->run->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+        (void)epoll_ctl(watch->run->commands->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
         close_fd(&watch->fd);
     }
 }
 
+/* What of it still runs is killed. */
 static void run_destroy(struct run *run)
 {
+    runs_abandon(run->commands->config.runs, &run->run_link);
+    list_remove(&run->news);
     for (int i = 0; i < WATCHED_COUNT; i++) {
         unwatch(&run->watches[i]);
     }
@@ -110,9 +112,19 @@ static void run_destroy(struct run *run)
     free(run);
 }
 
-static void kill_group(const struct run *run, int signal_number)
+static void destroy_runs(struct list *head)
 {
-    (void)kill(-run->pid, signal_number); /* none left is fine */
+    struct list *next;
+    for (struct list *link = list_first(head); link != NULL; link = next) {
+        next = list_next(head, link);
+        list_remove(link);
+        run_destroy(container_of(link, struct run, link));
+    }
+}
+
+static void kill_run(const struct run *run)
+{
+    runs_signal(run->commands->config.runs, &run->run_link, SIGKILL);
 }
 
 /* ---- starting ---- */
@@ -127,50 +139,6 @@ static bool open_pipe(int *ours, int *theirs, bool is_ours_written)
     *ours = fds[is_ours_written ? 1 : 0];
     *theirs = fds[is_ours_written ? 0 : 1];
     return fcntl(*ours, F_SETFL, O_NONBLOCK) != -1;
-}
-
-static int set_attributes(posix_spawnattr_t *attributes)
-{
-    static const int handled[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGCHLD};
-    sigset_t none;
-    sigset_t defaults;
-    sigemptyset(&none);
-    sigemptyset(&defaults);
-    for (size_t i = 0; i < sizeof(handled) / sizeof(handled[0]); i++) {
-        sigaddset(&defaults, handled[i]);
-    }
-    int error = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF |
-                                                         POSIX_SPAWN_SETSIGMASK);
-    error = error != 0 ? error : posix_spawnattr_setpgroup(attributes, 0);
-    error = error != 0 ? error : posix_spawnattr_setsigdefault(attributes, &defaults);
-    return error != 0 ? error : posix_spawnattr_setsigmask(attributes, &none);
-}
-
-/* 0, or the errno that says why there is no process. `ends` are the command's stdin, stdout and
- * stderr. */
-static int spawn(const struct commands *commands, struct run *run, const int ends[3],
-                 char **environment)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    int error = posix_spawn_file_actions_init(&actions);
-    if (error != 0) {
-        return error;
-    }
-    error = posix_spawnattr_init(&attributes);
-    if (error == 0) {
-        error = set_attributes(&attributes);
-        for (int i = 0; error == 0 && i < 3; i++) {
-            error = posix_spawn_file_actions_adddup2(&actions, ends[i], i);
-        }
-        if (error == 0) {
-            error = posix_spawnp(&run->pid, commands->command[0], &actions, &attributes,
-                                 commands->command, environment);
-        }
-        posix_spawnattr_destroy(&attributes);
-    }
-    posix_spawn_file_actions_destroy(&actions);
-    return error;
 }
 
 static int watch_all(const struct commands *commands, struct run *run)
@@ -188,36 +156,57 @@ static int watch_all(const struct commands *commands, struct run *run)
     return 0;
 }
 
-/* Makes the process and all that watches it. 0, or the errno that says why not; then nothing of it
- * is left. */
+static int errno_of_status(enum treadle_status status)
+{
+    if (status == TREADLE_OK) {
+        return 0;
+    }
+    if (status == TREADLE_E_IO) {
+        return EPIPE;
+    }
+    return status == TREADLE_E_LIMIT ? E2BIG : ENOMEM;
+}
+
+/* 0, or the errno that says why it was not asked for: EPIPE if there is no zygote. `ends` are the
+ * command's stdin, stdout and stderr. */
+static int ask_for_run(const struct commands *commands, struct run *run, const int ends[3])
+{
+    char **environment = environment_create(run->attempt, commands->config.worker);
+    if (environment == NULL) {
+        return ENOMEM;
+    }
+    struct zygote_start start = {
+        .kind = ZYGOTE_COMMAND,
+        .index = run->handler->index,
+        .fds = {ends[0], ends[1], ends[2]},
+        .fd_count = 3,
+        .environment = environment,
+        .memory_max = commands->config.memory_max,
+    };
+    const int error = errno_of_status(runs_start(commands->config.runs, &run->run_link, &start));
+    environment_free(environment);
+    return error;
+}
+
+/* Makes the pipes and asks for the process. 0, or the errno that says why not. */
 static int launch(const struct commands *commands, struct run *run)
 {
     int ends[3] = {-1, -1, -1};
     int error = 0;
-    char **environment = environment_create(environ, run->attempt, commands->worker);
-    if (environment == NULL) {
-        return ENOMEM;
-    }
+    run->started_at_us = clock_us();
     for (int i = 0; i < 3 && error == 0; i++) {
         if (!open_pipe(&run->watches[i].fd, &ends[i], i == WATCHED_INPUT)) {
             error = errno;
         }
     }
     if (error == 0) {
-        error = spawn(commands, run, ends, environment);
+        error = watch_all(commands, run);
     }
-    environment_free(environment);
+    if (error == 0) {
+        error = ask_for_run(commands, run, ends);
+    }
     for (int i = 0; i < 3; i++) {
         close_fd(&ends[i]);
-    }
-    if (error != 0) {
-        return error;
-    }
-    run->watches[WATCHED_PROCESS].fd = pidfd_open(run->pid, 0);
-    error = run->watches[WATCHED_PROCESS].fd == -1 ? errno : watch_all(commands, run);
-    if (error != 0) {
-        kill_group(run, SIGKILL);
-        (void)waitpid(run->pid, NULL, 0);
     }
     return error;
 }
@@ -230,14 +219,16 @@ static enum failure_kind kind_of_errno(int error)
     return is_passing ? FAILURE_TRANSIENT : FAILURE_PREPARE;
 }
 
-static void tell_no_start(struct commands *commands, uint64_t lease, int error)
+static void tell_no_start(const struct commands *commands, uint64_t lease,
+                          const struct handler *handler, int error)
 {
     char name[NAME_SIZE_MAX];
     char message[ERROR_MESSAGE_SIZE_MAX];
     const char *error_name = strerrorname_np(error);
     const char *description = strerrordesc_np(error);
     snprintf(name, sizeof(name), "spawn.%s", error_name != NULL ? error_name : "error");
-    snprintf(message, sizeof(message), "cannot run %s: %s", commands->command[0],
+    snprintf(message, sizeof(message), "cannot run %s: %s",
+             commands->config.commands[handler->index][0],
              description != NULL ? description : name);
     const struct wire_failure_entry failure = {
         .lease = lease,
@@ -248,32 +239,102 @@ static void tell_no_start(struct commands *commands, uint64_t lease, int error)
     commands->executor.listener.on_failed(commands->executor.listener.context, &failure);
 }
 
-static void start(struct executor *executor, const struct worker_attempt *attempt)
+static void tell_returned(const struct commands *commands, uint64_t lease)
 {
-    struct commands *commands = commands_of(executor);
+    commands->executor.listener.on_returned(commands->executor.listener.context, lease);
+}
+
+static void on_event(struct run_link *link, const struct zygote_event *event)
+{
+    struct run *run = container_of(link, struct run, run_link);
+    if (event->kind == ZYGOTE_EVENT_STARTED) {
+        run->is_started = true;
+    } else {
+        run->is_over = true;
+        run->end = *event;
+    }
+    if (list_is_empty(&run->news)) {
+        list_push_back(&run->commands->news, &run->news);
+    }
+}
+
+/* NULL: memory is out. */
+static struct run *run_create(struct commands *commands, const struct worker_attempt *attempt,
+                              const struct handler *handler)
+{
     struct run *run = calloc(1, sizeof(*run));
     if (run == NULL) {
-        tell_no_start(commands, attempt->lease, ENOMEM);
-        return;
+        return NULL;
     }
     list_init(&run->link);
+    list_init(&run->news);
     for (int i = 0; i < WATCHED_COUNT; i++) {
         run->watches[i] = (struct watch){run, (enum watched)i, -1};
     }
-    run->epoll_fd = commands->epoll_fd;
+    run->commands = commands;
+    run->run_link.on_event = on_event;
     run->attempt = attempt;
+    run->handler = handler;
     run->lease = attempt->lease;
     run->result_size_max =
         attempt->result_size_max < BODY_SIZE_LIMIT ? attempt->result_size_max : BODY_SIZE_LIMIT;
-    run->started_at_us = clock_us();
-    const int error = launch(commands, run);
-    if (error != 0) {
-        run_destroy(run);
-        tell_no_start(commands, attempt->lease, error);
+    return run;
+}
+
+/* Done with: destroyed at the end of on_ready(), since events of this round may still name it. */
+static void retire(struct commands *commands, struct run *run)
+{
+    for (int i = 0; i < WATCHED_COUNT; i++) {
+        unwatch(&run->watches[i]);
+    }
+    list_remove(&run->link);
+    list_push_back(&commands->ended, &run->link);
+}
+
+static void start_waiting(struct commands *commands)
+{
+    struct list *link;
+    while (!commands->is_gone && commands->running_count < commands->config.slots &&
+           (link = list_pop_front(&commands->waiting)) != NULL) {
+        struct run *run = container_of(link, struct run, link);
+        const int error = launch(commands, run);
+        if (error == 0) {
+            list_push_back(&commands->running, link);
+            commands->running_count++;
+        } else if (error == EPIPE) {
+            commands->is_gone = true;
+            list_push_front(&commands->waiting, link); /* on_ready() returns it */
+        } else {
+            retire(commands, run);
+            tell_no_start(commands, run->lease, run->handler, error);
+        }
+    }
+}
+
+static void return_waiting(struct commands *commands)
+{
+    struct list returned;
+    struct list *link;
+    list_init(&returned);
+    list_splice_front(&returned, &commands->waiting);
+    while ((link = list_pop_front(&returned)) != NULL) {
+        struct run *run = container_of(link, struct run, link);
+        retire(commands, run);
+        tell_returned(commands, run->lease);
+    }
+}
+
+static void start(struct executor *executor, const struct worker_attempt *attempt,
+                  const struct handler *handler)
+{
+    struct commands *commands = commands_of(executor);
+    struct run *run = run_create(commands, attempt, handler);
+    if (run == NULL) {
+        tell_no_start(commands, attempt->lease, handler, ENOMEM);
         return;
     }
-    list_push_back(&commands->running, &run->link);
-    executor->listener.on_started(executor->listener.context, run->lease);
+    list_push_back(&commands->waiting, &run->link);
+    start_waiting(commands);
 }
 
 /* ---- while it runs ---- */
@@ -303,7 +364,7 @@ static void write_body(struct run *run)
 static void give_up_result(struct run *run)
 {
     unwatch(&run->watches[WATCHED_RESULT]);
-    kill_group(run, SIGKILL);
+    kill_run(run);
 }
 
 static void keep_result(struct run *run, const uint8_t *data, size_t size)
@@ -368,11 +429,6 @@ static void read_rest(struct run *run, enum watched watched)
     read_output(run, watched, capacity > 0 ? (size_t)capacity : 0);
 }
 
-static uint64_t span_ms(struct timeval span)
-{
-    return (uint64_t)span.tv_sec * 1000 + (uint64_t)span.tv_usec / 1000;
-}
-
 /* True: the result cannot be given, and the failure says why. */
 static bool judge_result(const struct run *run, struct outcome_texts *texts,
                          struct wire_failure_entry *failure)
@@ -393,21 +449,36 @@ static bool judge_result(const struct run *run, struct outcome_texts *texts,
     return true;
 }
 
-static void tell_end(const struct commands *commands, const struct run *run, int wait_state,
-                     const struct rusage *usage)
+/* How it ended, nobody will know any more. */
+static void tell_gone(const struct run *run)
 {
-    const struct executor_listener *listener = &commands->executor.listener;
+    const struct executor_listener *listener = &run->commands->executor.listener;
+    const struct wire_failure_entry failure = {
+        .lease = run->lease,
+        .duration_ms = (clock_us() - run->started_at_us) / 1000,
+        .kind = FAILURE_CRASH,
+        .name = bytes_from_text("zygote.gone"),
+        .message = bytes_from_text("the process that starts commands has died, and they with it"),
+        .trace = trace_tail_text(&run->tail),
+    };
+    listener->on_failed(listener->context, &failure);
+}
+
+static void tell_end(const struct run *run)
+{
+    const struct executor_listener *listener = &run->commands->executor.listener;
     const uint64_t duration_us = clock_us() - run->started_at_us;
     struct outcome_texts texts;
     struct wire_failure_entry failure = {
         .lease = run->lease,
         .duration_ms = duration_us / 1000,
-        .user_ms = span_ms(usage->ru_utime),
-        .system_ms = span_ms(usage->ru_stime),
-        .max_rss_kib = (uint64_t)usage->ru_maxrss,
+        .user_ms = run->end.user_ms,
+        .system_ms = run->end.system_ms,
+        .max_rss_kib = run->end.max_rss_kib,
     };
     if (judge_result(run, &texts, &failure) ||
-        !outcome_judge(wait_state, commands->is_permanent_exit, &run->tail, &texts, &failure)) {
+        !outcome_judge(run->end.wait_state, run->handler->is_permanent_exit, &run->tail, &texts,
+                       &failure)) {
         listener->on_failed(listener->context, &failure);
         return;
     }
@@ -419,27 +490,40 @@ static void tell_end(const struct commands *commands, const struct run *run, int
     listener->on_succeeded(listener->context, &success);
 }
 
-/* The command has ended: so does all of its group, while its number is still its own. */
-static void on_process_ended(struct commands *commands, struct run *run)
+/* All of its group is killed: nobody writes what is read now but what escaped from it. */
+static void on_over(struct commands *commands, struct run *run)
 {
-    int wait_state;
-    struct rusage usage;
-    kill_group(run, SIGKILL);
-    read_rest(run, WATCHED_RESULT);
-    read_rest(run, WATCHED_TRACE);
-    const pid_t pid = wait4(run->pid, &wait_state, WNOHANG, &usage);
-    if (pid != run->pid) {
-        return; /* not yet, the descriptor stays readable */
+    if (run->end.kind == ZYGOTE_EVENT_ENDED) {
+        read_rest(run, WATCHED_RESULT);
+        read_rest(run, WATCHED_TRACE);
     }
-    for (int i = 0; i < WATCHED_COUNT; i++) {
-        unwatch(&run->watches[i]);
+    retire(commands, run);
+    commands->running_count--;
+    commands->is_gone = commands->is_gone || run->end.kind == ZYGOTE_EVENT_GONE;
+    if (run->end.kind == ZYGOTE_EVENT_NOT_STARTED) {
+        tell_no_start(commands, run->lease, run->handler, run->end.error);
+    } else if (run->end.kind == ZYGOTE_EVENT_ENDED) {
+        tell_end(run);
+    } else if (run->is_started) {
+        tell_gone(run);
+    } else {
+        tell_returned(commands, run->lease);
     }
-    list_remove(&run->link);
-    list_push_back(&commands->ended, &run->link);
-    tell_end(commands, run, wait_state, &usage);
 }
 
-static void on_watch(struct commands *commands, const struct watch *watch)
+static void on_news(struct commands *commands, struct run *run)
+{
+    const struct executor_listener *listener = &commands->executor.listener;
+    if (run->is_started && !run->is_start_told) {
+        run->is_start_told = true;
+        listener->on_started(listener->context, run->lease);
+    }
+    if (run->is_over) {
+        on_over(commands, run);
+    }
+}
+
+static void on_watch(const struct watch *watch)
 {
     if (watch->fd == -1) {
         return; /* closed by an earlier event of this round */
@@ -452,9 +536,6 @@ static void on_watch(struct commands *commands, const struct watch *watch)
     case WATCHED_TRACE:
         read_output(watch->run, watch->watched, READ_SIZE);
         return;
-    case WATCHED_PROCESS:
-        on_process_ended(commands, watch->run);
-        return;
     case WATCHED_COUNT:
         return;
     }
@@ -466,25 +547,37 @@ static void on_ready(struct executor *executor)
     struct epoll_event events[EVENT_COUNT];
     const int count = epoll_wait(commands->epoll_fd, events, EVENT_COUNT, 0);
     for (int i = 0; i < count; i++) {
-        on_watch(commands, events[i].data.ptr);
+        on_watch(events[i].data.ptr);
     }
     struct list *link;
-    while ((link = list_pop_front(&commands->ended)) != NULL) {
-        run_destroy(container_of(link, struct run, link));
+    while ((link = list_pop_front(&commands->news)) != NULL) {
+        on_news(commands, container_of(link, struct run, news));
     }
+    start_waiting(commands);
+    if (commands->is_gone) {
+        return_waiting(commands);
+    }
+    destroy_runs(&commands->ended);
 }
 
 /* ---- the executor ---- */
 
+static struct run *run_of_lease(const struct list *head, uint64_t lease)
+{
+    for (struct list *link = list_first(head); link != NULL; link = list_next(head, link)) {
+        struct run *run = container_of(link, struct run, link);
+        if (run->lease == lease) {
+            return run;
+        }
+    }
+    return NULL;
+}
+
 static void signal_lease(const struct commands *commands, uint64_t lease, int signal_number)
 {
-    const struct list *head = &commands->running;
-    for (struct list *link = list_first(head); link != NULL; link = list_next(head, link)) {
-        const struct run *run = container_of(link, struct run, link);
-        if (run->lease == lease) {
-            kill_group(run, signal_number);
-            return;
-        }
+    const struct run *run = run_of_lease(&commands->running, lease);
+    if (run != NULL) {
+        runs_signal(commands->config.runs, &run->run_link, signal_number);
     }
 }
 
@@ -498,33 +591,47 @@ static void kill_lease(struct executor *executor, uint64_t lease)
     signal_lease(commands_of(executor), lease, SIGKILL);
 }
 
+static bool recall(struct executor *executor, uint64_t lease)
+{
+    struct run *run = run_of_lease(&commands_of(executor)->waiting, lease);
+    if (run == NULL) {
+        return false;
+    }
+    list_remove(&run->link);
+    run_destroy(run);
+    return true;
+}
+
 static int fd_of(struct executor *executor)
 {
     return commands_of(executor)->epoll_fd;
 }
 
-/* The group is killed already; waits only until its leader is gone. */
-static void reap(struct run *run)
+static uint64_t next_at_ms(const struct executor *executor)
 {
-    struct pollfd process = {.fd = run->watches[WATCHED_PROCESS].fd, .events = POLLIN};
-    if (poll(&process, 1, REAP_WAIT_MS) == 1) {
-        (void)waitpid(run->pid, NULL, WNOHANG);
-    }
+    (void)executor;
+    return UINT64_MAX;
+}
+
+static bool may_wait(struct executor *executor)
+{
+    const struct commands *commands = commands_of(executor);
+    return list_is_empty(&commands->news) &&
+           !(commands->is_gone && !list_is_empty(&commands->waiting));
+}
+
+static uint32_t room(const struct executor *executor)
+{
+    const struct commands *commands = container_of_const(executor, struct commands, executor);
+    return commands->is_gone ? 0 : commands->config.slots;
 }
 
 static void destroy(struct executor *executor)
 {
     struct commands *commands = commands_of(executor);
-    struct list *link;
-    while ((link = list_pop_front(&commands->running)) != NULL) {
-        kill_group(container_of(link, struct run, link), SIGKILL);
-        list_push_back(&commands->ended, link);
-    }
-    while ((link = list_pop_front(&commands->ended)) != NULL) {
-        struct run *run = container_of(link, struct run, link);
-        reap(run);
-        run_destroy(run);
-    }
+    destroy_runs(&commands->waiting);
+    destroy_runs(&commands->running);
+    destroy_runs(&commands->ended);
     close_fd(&commands->epoll_fd);
     free(commands);
 }
@@ -534,7 +641,11 @@ struct executor *command_executor_create(const struct command_config *config)
     static const struct executor_methods methods = {
         .fd = fd_of,
         .on_ready = on_ready,
+        .next_at_ms = next_at_ms,
+        .may_wait = may_wait,
+        .room = room,
         .start = start,
+        .recall = recall,
         .cancel = cancel,
         .kill = kill_lease,
         .destroy = destroy,
@@ -544,11 +655,10 @@ struct executor *command_executor_create(const struct command_config *config)
         return NULL;
     }
     commands->executor = (struct executor){&methods, config->listener};
-    commands->command = config->command;
-    commands->worker = config->worker;
-    memcpy(commands->is_permanent_exit, config->is_permanent_exit,
-           sizeof(commands->is_permanent_exit));
+    commands->config = *config;
+    list_init(&commands->waiting);
     list_init(&commands->running);
+    list_init(&commands->news);
     list_init(&commands->ended);
     commands->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (commands->epoll_fd == -1) {

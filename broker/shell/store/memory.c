@@ -466,6 +466,10 @@ bool store_append(struct store *store, const struct core *core, const struct eff
     TREADLE_ASSERT(effect->kind == EFFECT_PERSIST && effect->task < store->task_count_max);
     TREADLE_ASSERT(effect->number == store->record_number + 1);
     struct place *place = &store->places[effect->task];
+    const uint64_t table_size = sizeof *place * ((uint64_t)effect->task + 1);
+    if (table_size > store->counts.table_size) {
+        store->counts.table_size = table_size;
+    }
     TREADLE_ASSERT(effect->code == RECORD_ACCEPTED || place->sequence == effect->sequence);
     if (!append(store, place, core, effect, unix_ms)) {
         return false;

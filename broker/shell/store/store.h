@@ -41,6 +41,7 @@ struct store_view {
 struct store_counts {
     uint64_t task_count;
     uint64_t byte_count;    /* all memory that bodies, results, errors and the rest take */
+    uint64_t table_size;    /* bytes of its own tables that are in use, or were */
     uint64_t record_count;  /* appended so far */
     uint64_t error_dropped; /* errors beyond ATTEMPT_HISTORY_MAX of a task */
 };
