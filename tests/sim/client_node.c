@@ -158,6 +158,7 @@ static void submit(struct sim *sim, struct peer *peer, struct job *job, bool is_
         const bool is_watched = (fields.flags & SUBMIT_WATCH) != 0;
         if (job->wish[number] != WISH_OUTCOME) {
             job->wish[number] = is_watched ? WISH_OUTCOME : WISH_ACCEPTED;
+            job->submitted_life[number] = is_watched ? peer->life : 0;
         }
     } else if (status != TREADLE_E_AGAIN && status != TREADLE_E_CONFLICT) {
         sim_violation(sim, "libtreadle does not take a submission: %d", (int)status);
@@ -395,6 +396,7 @@ static void conclude(struct sim *sim, const struct peer *peer, struct job *job)
 {
     const uint32_t number = client_number(peer);
     job->wish[number] = WISH_NONE;
+    job->submitted_life[number] = 0;
     if (job->owner == number && !job->is_concluded) {
         job->is_concluded = true;
         sim->concluded_count++;
@@ -437,8 +439,10 @@ static void on_awaited(struct sim *sim, const struct peer *peer, struct job *job
         }
         conclude(sim, peer, job);
     } else if (event->status == AWAIT_UNKNOWN) {
-        /* A broker that has died forgot it, whatever became of it since. */
-        const bool is_forgotten = sim->broker.life > 0;
+        /* A broker that has died forgot it, whatever became of it since; who has submitted it here
+         * submits it again. */
+        const bool is_forgotten =
+            sim->broker.life > 0 && job->submitted_life[client_number(peer)] != peer->life;
         if (is_of_same_owner(sim, peer, job) && !is_forgotten) {
             sim_violation(sim, "task %u is told to be unknown", number);
         }
@@ -463,6 +467,7 @@ static void on_accepted(struct sim *sim, struct peer *peer, struct job *job,
         return;
     case ACCEPT_BUSY:
         *wish = WISH_NONE; /* taken up again later */
+        job->submitted_life[client_number(peer)] = 0;
         return;
     case ACCEPT_REFUSED:
         if (event->reason != REFUSED_ID_TAKEN || is_of_same_owner(sim, peer, job)) {

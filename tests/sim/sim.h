@@ -107,6 +107,7 @@ struct job {
     uint32_t body_size;
     uint8_t digest[16];
     enum wish wish[CLIENT_COUNT_MAX];
+    uint64_t submitted_life[CLIENT_COUNT_MAX]; /* of the client that follows its own submission */
 };
 
 struct broker_node {
