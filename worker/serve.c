@@ -73,8 +73,8 @@ static void tell_crash(const treadle_worker *worker, const struct wire_failure_e
 {
     const struct worker_attempt *attempt = worker_session_attempt(worker->session, failure->lease);
     static const char prefix[] = "signal.";
-    if (attempt == NULL) {
-        return;
+    if (attempt == NULL || bytes_is_equal(failure->name, bytes_from_text("zygote.gone"))) {
+        return; /* its end was asked for, or is told with that of all the others */
     }
     const struct route *route = routes_find(worker->routes, attempt->service, attempt->task);
     const bool is_command = route != NULL && route->handler.kind == HANDLER_COMMAND;

@@ -71,7 +71,7 @@ void conf_add_mistake(struct conf_mistakes *mistakes, uint32_t line, const char 
 
 static char letter_at(const struct scan *scan, size_t at)
 {
-    return at < scan->size ? scan->text[at] : '\0';
+    return scan->text[at < scan->size ? at : scan->size]; /* a NUL stands behind the text */
 }
 
 static void skip_line(struct scan *scan)

@@ -59,7 +59,7 @@ struct key_rule {
 
 #define SPAN_EXPECTED  "a span like 500ms, 30s or 5m"
 #define COUNT_EXPECTED "a number from 1 to 1000"
-#define POLICY(field)  KEY_POLICY + (field)
+#define POLICY(field)  (KEY_POLICY + (field))
 
 /* clang-format off */
 static const struct key_rule rules[KEY_COUNT] = {

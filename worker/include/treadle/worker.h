@@ -294,7 +294,10 @@ treadle_worker_create(treadle_worker **worker, const struct treadle_worker_optio
  *
  * @return TREADLE_OK         drained
  *         TREADLE_E_REFUSED  the broker will not have this worker
- *         TREADLE_E_IO, TREADLE_E_NOMEM
+ *         TREADLE_E_INVALID  the broker's endpoint is none
+ *         TREADLE_E_IO       the process that the children come from has died, or no sockets
+ *         TREADLE_E_NOMEM
+ *         treadle_worker_error(worker) says more. It may be called again.
  *
  * Wire: HELLO, DISPATCH, RESULT. Since: 0.1.
  */
