@@ -403,6 +403,13 @@ static void conclude(struct sim *sim, const struct peer *peer, struct job *job)
     }
 }
 
+/* What the broker does not know has never left its client; unless the broker forgot it, and others
+ * may submit it again. */
+static bool is_only_here(const struct sim *sim)
+{
+    return sim->broker.life == 0;
+}
+
 static void on_settled(struct sim *sim, const struct peer *peer, struct job *job,
                        const struct client_event *event)
 {
@@ -416,7 +423,7 @@ static void on_settled(struct sim *sim, const struct peer *peer, struct job *job
             sim_violation(sim, "%s is told that task %u settled, which was not accepted",
                           peer->name, number);
         }
-        job->is_cancelled_here = true;
+        job->is_cancelled_here = is_only_here(sim);
     } else if (event->settled.outcome != task->outcome || event->settled.kind != task->kind) {
         sim_violation(sim, "%s is told another outcome of task %u than its record", peer->name,
                       number);
@@ -489,7 +496,7 @@ static void on_cancelled(struct sim *sim, const struct peer *peer, struct job *j
     const struct oracle_task *task = &sim->oracle.tasks[job - sim->jobs];
     if (task->sequence == 0 && job->wish[client_number(peer)] == WISH_ACCEPTED &&
         !client_session_is_followed(peer->client, job->id)) {
-        job->is_cancelled_here = true; /* before the broker took it */
+        job->is_cancelled_here = is_only_here(sim); /* before the broker took it */
         conclude(sim, peer, job);
     }
 }

@@ -339,6 +339,7 @@ static bool on_event(struct sim *sim, struct peer *peer, const struct worker_eve
         break;
     case WORKER_EVENT_DRAINED:
         break;
+    case WORKER_EVENT_DRAINING:
     case WORKER_EVENT_WELCOME:
     case WORKER_EVENT_LOST:
         return true;
