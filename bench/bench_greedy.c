@@ -271,7 +271,8 @@ static struct figures measure(struct quiet *quiet, uint32_t trip_count)
     }
     qsort(quiet->trips_ns, quiet->trip_count, sizeof quiet->trips_ns[0], by_value);
     const uint32_t last = quiet->trip_count - 1;
-    return (struct figures){(double)quiet->trips_ns[last / 2] / 1000,
+    const uint32_t middle = last / 2;
+    return (struct figures){(double)quiet->trips_ns[middle] / 1000,
                             (double)quiet->trips_ns[(uint32_t)(0.99 * last)] / 1000,
                             (double)quiet->trips_ns[last] / 1000};
 }
@@ -285,7 +286,9 @@ static unsigned peak_mib(pid_t pid)
     (void)snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *status = fopen(path, "r");
     while (status != NULL && fgets(line, sizeof line, status) != NULL) {
-        (void)sscanf(line, "VmHWM: %lu", &kib);
+        if (strncmp(line, "VmHWM:", 6) == 0) {
+            kib = strtoul(line + 6, NULL, 10);
+        }
     }
     if (status != NULL) {
         (void)fclose(status);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -16,10 +17,12 @@
 #include "broker/shell/config.h"
 #include "broker/shell/loop.h"
 #include "common/base/log.h"
+#include "common/base/streams.h"
 
 #define DEV_ENDPOINT     "tcp://127.0.0.1:7330"
 #define DEFAULT_ENDPOINT "ipc:///run/treadle/treadled.sock"
 #define DEFAULT_PATH     "/etc/treadle/treadled.conf"
+#define DESCRIPTORS_OWN  64U /* that are no peer's */
 
 enum option_key {
     OPTION_DEV = 0x100,
@@ -58,8 +61,8 @@ struct settings {
 static void give(struct argp_state *state, enum config_key key, const char *text)
 {
     struct settings *settings = state->input;
-    char why[CONFIG_TEXT_SIZE];
-    if (!config_set(&settings->source.given, key, text, CONFIG_LINE_GIVEN, why)) {
+    char why[CONF_TEXT_SIZE];
+    if (!config_set(&settings->source.given, key, text, CONF_LINE_GIVEN, why)) {
         argp_error(state, "%s", why);
     }
 }
@@ -79,7 +82,7 @@ static void add_endpoint(struct argp_state *state, const char *endpoint)
         return;
     }
     given->listen_count++;
-    given->line[CONFIG_LISTEN] = CONFIG_LINE_GIVEN;
+    given->line[CONFIG_LISTEN] = CONF_LINE_GIVEN;
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
@@ -128,13 +131,13 @@ static bool take_environment(struct config *given)
         {CONFIG_LOG_FORMAT, "TREADLE_LOG_FORMAT"},
     };
     for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
-        char why[CONFIG_TEXT_SIZE];
+        char why[CONF_TEXT_SIZE];
         const char *text = getenv(variables[i].name);
         if (text == NULL || text[0] == '\0' ||
             given->line[variables[i].key] != CONFIG_LINE_DEFAULT) {
             continue;
         }
-        if (!config_set(given, variables[i].key, text, CONFIG_LINE_GIVEN, why)) {
+        if (!config_set(given, variables[i].key, text, CONF_LINE_GIVEN, why)) {
             (void)fprintf(stderr, "treadled: %s: %s\n", variables[i].name, why);
             return false;
         }
@@ -170,12 +173,12 @@ static bool is_stderr_journal(void)
 
 /* ---- starting ---- */
 
-static void tell_mistakes(const char *path, const struct config_mistakes *mistakes)
+static void tell_mistakes(const char *path, const struct conf_mistakes *mistakes)
 {
     uint32_t i = 0;
-    for (; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {
-        char text[2 * CONFIG_TEXT_SIZE];
-        config_print_mistake(text, sizeof text, path, &mistakes->at[i]);
+    for (; i < mistakes->count && i < CONF_MISTAKES_MAX; i++) {
+        char text[2 * CONF_TEXT_SIZE];
+        conf_print_mistake(text, sizeof text, path, &mistakes->at[i]);
         (void)fprintf(stderr, "treadled: %s\n", text);
     }
     if (i < mistakes->count) {
@@ -220,12 +223,32 @@ static void block_signals(bool is_dev)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
+/* A peer takes a descriptor. Without one for it the broker would end: libzmq 4.3.4 asserts that it
+ * can accept what comes to an ipc endpoint. */
+static void raise_descriptor_limit(const struct loop_config *loop)
+{
+    struct rlimit limit;
+    const rlim_t wanted = loop->core.connection_count_max + DESCRIPTORS_OWN;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < wanted && !loop->is_dev) {
+        log_warn("limits.descriptors",
+                 "most=%" PRIuMAX " wanted=%" PRIuMAX
+                 " reason=\"lower max_sessions, or raise the limit of open files\"",
+                 (uintmax_t)limit.rlim_max, (uintmax_t)wanted);
+    }
+}
+
 static int start(const struct config_source *source, const struct config *config)
 {
     struct loop_config loop = {.version = NULL};
     complete(&loop, source, config);
     log_never_wait();
     log_open((enum log_level)config->value[CONFIG_LOG_LEVEL], config_to_sink(config, source));
+    raise_descriptor_limit(&loop);
     if (sodium_init() == -1) {
         (void)fprintf(stderr, "treadled: start: no source of random numbers\n");
         return EX_OSERR;
@@ -243,7 +266,8 @@ int main(int argc, char **argv)
     };
     static struct settings settings; /* too large for a modest stack, and lives as long as we do */
     static struct config config;
-    struct config_mistakes mistakes;
+    struct conf_mistakes mistakes;
+    streams_hold();
     argp_program_version = "treadled " TREADLE_VERSION;
     argp_err_exit_status = EX_USAGE;
     config_init(&settings.source.given);

@@ -52,6 +52,9 @@ struct treadle_context {
     /* The meta as the handler changed it; until then it is what the attempt brought. */
     bool is_meta_own;
     bool is_meta_dirty;
+    bool is_meta_kept; /* by the broker: it came with the attempt, or was sent */
+    char removed_name[NAME_SIZE_MAX + 1];
+    struct treadle_meta removed; /* what stands for "none": see context_take_meta() */
     size_t meta_count;
     struct treadle_meta meta[META_COUNT_MAX];
     void *meta_owned[META_COUNT_MAX]; /* the block of name and value; NULL: the attempt's */
@@ -119,6 +122,7 @@ static void give_meta(treadle_context *context, const struct worker_attempt *fro
     }
     context->attempt.meta = context->given_meta;
     context->attempt.meta_count = count;
+    context->is_meta_kept = count > 0;
 }
 
 static void give_last_error(treadle_context *context, const struct worker_attempt *from)
@@ -237,8 +241,17 @@ bool context_take_meta(treadle_context *context, const struct treadle_meta **met
         return false;
     }
     context->is_meta_dirty = false;
+    if (context->meta_count == 0 && !context->is_meta_kept) {
+        return false; /* none was there, and none is */
+    }
     *meta = context->meta;
     *count = context->meta_count;
+    if (context->meta_count == 0) {
+        context->removed = (struct treadle_meta){.name = context->removed_name, .value = ""};
+        *meta = &context->removed;
+        *count = 1;
+    }
+    context->is_meta_kept = true;
     return true;
 }
 
@@ -491,6 +504,8 @@ static void remove_meta(treadle_context *context, size_t at)
     if (at == context->meta_count) {
         return;
     }
+    (void)snprintf(context->removed_name, sizeof(context->removed_name), "%s",
+                   context->meta[at].name);
     free(context->meta_owned[at]);
     context->meta_count--;
     for (size_t i = at; i < context->meta_count; i++) {

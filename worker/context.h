@@ -50,8 +50,9 @@ void context_run(treadle_context *context, const struct treadle_handler *handler
                  const struct worker_attempt *attempt, uint64_t started_at_us,
                  struct context_end *end);
 
-/* True if the meta was changed since this was last asked for: all of it. At most META_COUNT_MAX;
- * valid until the meta is changed again, or the next run. */
+/* True if the meta was changed since this was last asked for: all of it. On the wire none at all
+ * means that nothing has changed: if all was removed, the last name that was is given, with an
+ * empty value. 1 to META_COUNT_MAX; valid until the meta is changed again, or the next run. */
 bool context_take_meta(treadle_context *context, const struct treadle_meta **meta, size_t *count);
 
 /* CLOCK_MONOTONIC, us. */

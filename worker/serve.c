@@ -196,6 +196,16 @@ static void end_attempt(const treadle_worker *worker, uint64_t lease,
     }
 }
 
+static void begin_drain(treadle_worker *worker)
+{
+    const struct worker_session_counts counts = worker_session_counts(worker->session);
+    if (worker->is_draining) {
+        return;
+    }
+    worker->is_draining = true;
+    tell(worker, &(struct worker_note){.kind = WORKER_NOTE_DRAINING, .count = counts.running});
+}
+
 static void on_event(treadle_worker *worker, const struct worker_event *event)
 {
     switch (event->kind) {
@@ -223,6 +233,9 @@ static void on_event(treadle_worker *worker, const struct worker_event *event)
     case WORKER_EVENT_KILL:
         end_attempt(worker, event->lease, executor_kill);
         return;
+    case WORKER_EVENT_DRAINING:
+        begin_drain(worker);
+        return;
     case WORKER_EVENT_DRAINED:
         tell(worker, &(struct worker_note){.kind = WORKER_NOTE_DRAINED});
         finish(worker, TREADLE_OK);
@@ -235,13 +248,10 @@ static void on_event(treadle_worker *worker, const struct worker_event *event)
 static void on_drain(treadle_worker *worker)
 {
     uint64_t count;
-    if (read(worker->drain_fd, &count, sizeof(count)) != (ssize_t)sizeof(count) ||
-        worker->is_draining) {
+    if (read(worker->drain_fd, &count, sizeof(count)) != (ssize_t)sizeof(count)) {
         return;
     }
-    worker->is_draining = true;
-    const struct worker_session_counts counts = worker_session_counts(worker->session);
-    tell(worker, &(struct worker_note){.kind = WORKER_NOTE_DRAINING, .count = counts.running});
+    begin_drain(worker);
     worker_session_drain(worker->session, clock_ms());
 }
 

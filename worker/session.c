@@ -527,6 +527,7 @@ static void handle(struct worker_session *session, const struct message *message
     } else if (message->kind == MESSAGE_CANCEL_ATTEMPT) {
         take_back(session, message->as.cancel_attempt.entries, true);
     } else if (message->kind == MESSAGE_DRAIN) {
+        session->is_draining_due = session->is_draining_due || !session->is_draining;
         drain(session);
     } else if (message->kind == MESSAGE_GOODBYE && is_connected(session)) {
         lose(session);
@@ -603,6 +604,9 @@ static bool next_own_event(struct worker_session *session, struct worker_event *
             .epoch = session->epoch,
             .is_resumed = session->is_resumed,
         };
+    } else if (session->is_draining_due) {
+        session->is_draining_due = false;
+        *event = (struct worker_event){.kind = WORKER_EVENT_DRAINING};
     } else if (session->is_drained_due) {
         session->is_drained_due = false;
         *event = (struct worker_event){.kind = WORKER_EVENT_DRAINED};

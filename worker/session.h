@@ -62,13 +62,14 @@ enum worker_event_kind {
     WORKER_EVENT_WELCOME,   /* a session stands: is_resumed, epoch */
     WORKER_EVENT_LOST,      /* it stands no longer; the session goes on trying */
     WORKER_EVENT_RECONNECT, /* nothing came for too long: rebuild the socket */
-    WORKER_EVENT_REFUSED, /* a person must see code and text; is_final: there is no use in going on
-                           */
-    WORKER_EVENT_START,   /* take attempt in; report its start, then its end */
-    WORKER_EVENT_RECALL,  /* take lease back if it has not started: worker_session_on_recall() */
-    WORKER_EVENT_CANCEL,  /* set the cancel flag of lease: it should end within its grace */
-    WORKER_EVENT_KILL,    /* the grace is over: end lease by force, then report its end */
-    WORKER_EVENT_DRAINED, /* nothing is left and goodbye was said: the worker may end */
+    WORKER_EVENT_REFUSED,  /* a person must see code and text; is_final: there is no use in going on
+                            */
+    WORKER_EVENT_START,    /* take attempt in; report its start, then its end */
+    WORKER_EVENT_RECALL,   /* take lease back if it has not started: worker_session_on_recall() */
+    WORKER_EVENT_CANCEL,   /* set the cancel flag of lease: it should end within its grace */
+    WORKER_EVENT_KILL,     /* the grace is over: end lease by force, then report its end */
+    WORKER_EVENT_DRAINING, /* a drain has begun by the broker's word */
+    WORKER_EVENT_DRAINED,  /* nothing is left and goodbye was said: the worker may end */
 };
 
 struct worker_event {

@@ -85,6 +85,7 @@ struct worker_session {
     bool is_lost_due;
     bool is_reconnect_due;
     bool is_refused_due;
+    bool is_draining_due;
     bool is_drained_due;
     uint64_t epoch;
     enum refused_code refused_code;

@@ -3,8 +3,6 @@
 
 #include "broker/shell/config.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +10,6 @@
 #include "broker/shell/endpoint.h"
 #include "broker/shell/log_sinks.h"
 #include "common/base/assert.h"
-#include "common/base/size.h"
 #include "common/base/span.h"
 
 #define KIB         (UINT64_C(1) << 10)
@@ -25,42 +22,43 @@
 #define DAY         (24 * HOUR)
 #define YEARS_10    SPAN_MAX_MS
 #define NOT_GIVEN   0
-#define FACTOR_UNIT 1000U /* a factor is kept in thousandths */
 #define SILENCE_MAX (10 * MINUTE)
-#define GUESS_MAX   3U /* letters that may differ from the name that was meant */
-#define NAME_SIZE   32U
 #define QUOTED_SIZE 80
 
-enum value_type {
-    TYPE_COUNT,
-    TYPE_SPAN,
-    TYPE_SIZE,
-    TYPE_FACTOR,
-    TYPE_FLAG,
-    TYPE_LEVEL,
-    TYPE_FORMAT,
-    TYPE_ENDPOINTS,
+/* What the types of config.def are in the file. */
+#define AS_COUNT  .type = CONF_COUNT
+#define AS_SPAN   .type = CONF_SPAN
+#define AS_SIZE   .type = CONF_SIZE
+#define AS_FACTOR .type = CONF_FACTOR
+#define AS_FLAG   .type = CONF_WORD, .words = flag_names, .expected = "true or false"
+#define AS_LEVEL  .type = CONF_WORD, .words = level_names
+#define AS_FORMAT .type = CONF_WORD, .words = format_names
+#define AS_ENDPOINTS                                                                               \
+    .type = CONF_TEXT, .shape = CONF_ONE_OR_LIST,                                                  \
+    .expected = "{\"ENDPOINT\", ...} of ipc:///PATH or tcp://HOST:PORT"
+
+static const char *const flag_names[] = {"false", "true"};
+static const char *const level_names[LOG_LEVEL_COUNT] = {"debug", "info", "warn", "error"};
+static const char *const format_names[CONFIG_FORMAT_COUNT] = {"auto", "text", "json", "journal"};
+
+static const struct conf_key keys[CONFIG_KEY_COUNT] = {
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): an initializer */
+#define KEY(NAME, key, as, least, most, preset, reload, help)                                      \
+    [CONFIG_##                                                                                     \
+        NAME] = {.name = #key, .places = CONF_PLACE_TOP, .min = (least), .max = (most), AS_##as},
+#include "broker/shell/config.def"
 };
 
 enum reload { FIXED, RELOADED };
 
-struct key_rule {
-    const char *name;
-    enum value_type type;
+static const struct {
     enum reload reload;
-    uint64_t min;
-    uint64_t max;
     uint64_t preset;
-};
-
-static const struct key_rule rules[CONFIG_KEY_COUNT] = {
+} rules[CONFIG_KEY_COUNT] = {
 /* NOLINTNEXTLINE(bugprone-macro-parentheses): an initializer */
-#define KEY(NAME, name, type, min, max, preset, reload, help)                                      \
-    [CONFIG_##NAME] = {#name, TYPE_##type, reload, min, max, preset},
+#define KEY(NAME, key, as, least, most, preset, reload, help) [CONFIG_##NAME] = {reload, preset},
 #include "broker/shell/config.def"
 };
-
-static const char *const format_names[CONFIG_FORMAT_COUNT] = {"auto", "text", "json", "journal"};
 
 static const struct {
     enum config_key key;
@@ -88,246 +86,26 @@ void config_init(struct config *config)
     }
 }
 
-/* ---- names ---- */
-
-const char *config_key_name(enum config_key key)
-{
-    TREADLE_ASSERT(key < CONFIG_KEY_COUNT);
-    return rules[key].name;
-}
-
-bool config_key_is_list(enum config_key key)
-{
-    TREADLE_ASSERT(key < CONFIG_KEY_COUNT);
-    return rules[key].type == TYPE_ENDPOINTS;
-}
-
-enum config_key config_key_find(const char *name, size_t size)
-{
-    for (int key = 0; key < CONFIG_KEY_COUNT; key++) {
-        if (strlen(rules[key].name) == size && memcmp(rules[key].name, name, size) == 0) {
-            return (enum config_key)key;
-        }
-    }
-    return CONFIG_KEY_COUNT;
-}
-
-/* How many letters must be put in, left out or changed to make one name of the other. */
-static size_t distance(const char *left, size_t left_size, const char *right, size_t right_size)
-{
-    size_t row[NAME_SIZE + 1];
-    TREADLE_ASSERT(left_size <= NAME_SIZE && right_size <= NAME_SIZE);
-    for (size_t i = 0; i <= right_size; i++) {
-        row[i] = i;
-    }
-    for (size_t i = 1; i <= left_size; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= right_size; j++) {
-            const size_t changed = diagonal + (left[i - 1] == right[j - 1] ? 0 : 1);
-            const size_t added = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = changed < added ? changed : added;
-        }
-    }
-    return row[right_size];
-}
-
-const char *config_key_guess(const char *name, size_t size)
-{
-    const char *guess = NULL;
-    size_t least = GUESS_MAX + 1;
-    if (size == 0 || size > NAME_SIZE) {
-        return NULL;
-    }
-    for (int key = 0; key < CONFIG_KEY_COUNT; key++) {
-        const size_t differing = distance(name, size, rules[key].name, strlen(rules[key].name));
-        if (differing < least && differing < size) {
-            least = differing;
-            guess = rules[key].name;
-        }
-    }
-    return guess;
-}
-
 /* ---- values ---- */
-
-static void print_value(const struct key_rule *rule, uint64_t value, char *out, size_t out_size)
-{
-    switch (rule->type) {
-    case TYPE_SPAN:
-        (void)span_print(out, out_size, value);
-        return;
-    case TYPE_SIZE:
-        (void)size_print(out, out_size, value);
-        return;
-    case TYPE_FACTOR:
-        (void)snprintf(out, out_size, "%g", (double)value / FACTOR_UNIT);
-        return;
-    case TYPE_FLAG:
-        (void)snprintf(out, out_size, "%s", value != 0 ? "true" : "false");
-        return;
-    case TYPE_LEVEL:
-        (void)snprintf(out, out_size, "%s", log_level_text((enum log_level)value));
-        return;
-    case TYPE_FORMAT:
-        (void)snprintf(out, out_size, "%s", format_names[value]);
-        return;
-    case TYPE_COUNT:
-    case TYPE_ENDPOINTS:
-        break;
-    }
-    (void)snprintf(out, out_size, "%" PRIu64, value);
-}
-
-void config_print_expected(enum config_key key, char *out, size_t out_size)
-{
-    const struct key_rule *rule = &rules[key];
-    char min[SPAN_TEXT_SIZE];
-    char max[SPAN_TEXT_SIZE];
-    const char *what = "a whole number";
-    const char *example = "";
-    if (rule->type == TYPE_FLAG) {
-        (void)snprintf(out, out_size, "true or false");
-        return;
-    }
-    if (rule->type == TYPE_LEVEL) {
-        (void)snprintf(out, out_size, "debug, info, warn or error");
-        return;
-    }
-    if (rule->type == TYPE_FORMAT) {
-        (void)snprintf(out, out_size, "auto, text, json or journal");
-        return;
-    }
-    if (rule->type == TYPE_ENDPOINTS) {
-        (void)snprintf(out, out_size, "{\"ENDPOINT\", ...} of ipc:///PATH or tcp://HOST:PORT");
-        return;
-    }
-    if (rule->type == TYPE_SPAN) {
-        what = "a span";
-        example = ", such as 500ms, 30s or 5m";
-    } else if (rule->type == TYPE_SIZE) {
-        what = "a size";
-        example = ", such as 64KiB, 4MiB or 1GiB";
-    } else if (rule->type == TYPE_FACTOR) {
-        what = "a factor";
-        example = ", such as 2 or 1.5";
-    }
-    print_value(rule, rule->min, min, sizeof min);
-    print_value(rule, rule->max, max, sizeof max);
-    (void)snprintf(out, out_size, "%s from %s to %s%s", what, min, max, example);
-}
-
-/* A whole number; digits only. */
-static bool parse_count(const char *text, uint64_t *count)
-{
-    uint64_t number = 0;
-    for (const char *next = text; *next != '\0'; next++) {
-        if (*next < '0' || *next > '9' || number > (UINT64_MAX - 9) / 10) {
-            return false;
-        }
-        number = number * 10 + (uint64_t)(*next - '0');
-    }
-    *count = number;
-    return text[0] != '\0';
-}
-
-/* "2", "1.5", "1.125": in thousandths. */
-static bool parse_factor(const char *text, uint64_t *factor)
-{
-    char whole[16];
-    const char *point = strchr(text, '.');
-    const size_t whole_size = point == NULL ? strlen(text) : (size_t)(point - text);
-    uint64_t thousandths = 0;
-    uint64_t units = 0;
-    if (whole_size >= sizeof whole) {
-        return false;
-    }
-    memcpy(whole, text, whole_size);
-    whole[whole_size] = '\0';
-    if (point != NULL) {
-        const size_t size = strlen(point + 1);
-        if (size > 3 || !parse_count(point + 1, &thousandths)) {
-            return false;
-        }
-        for (size_t i = size; i < 3; i++) {
-            thousandths *= 10;
-        }
-    }
-    if (!parse_count(whole, &units) || units > UINT32_MAX) {
-        return false;
-    }
-    *factor = units * FACTOR_UNIT + thousandths;
-    return true;
-}
-
-static bool parse_flag(const char *text, uint64_t *flag)
-{
-    *flag = strcmp(text, "true") == 0 ? 1 : 0;
-    return *flag == 1 || strcmp(text, "false") == 0;
-}
-
-static bool parse_format(const char *text, uint64_t *format)
-{
-    for (uint64_t i = 0; i < CONFIG_FORMAT_COUNT; i++) {
-        if (strcmp(text, format_names[i]) == 0) {
-            *format = i;
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool parse_level(const char *text, uint64_t *value)
-{
-    enum log_level level = LOG_LEVEL_INFO;
-    if (!log_level_parse(text, &level)) {
-        return false;
-    }
-    *value = level;
-    return true;
-}
-
-static bool parse_value(enum value_type type, const char *text, uint64_t *value)
-{
-    switch (type) {
-    case TYPE_COUNT:
-        return parse_count(text, value);
-    case TYPE_SPAN:
-        return span_parse(text, value);
-    case TYPE_SIZE:
-        return size_parse(text, value);
-    case TYPE_FACTOR:
-        return parse_factor(text, value);
-    case TYPE_FLAG:
-        return parse_flag(text, value);
-    case TYPE_LEVEL:
-        return parse_level(text, value);
-    case TYPE_FORMAT:
-        return parse_format(text, value);
-    case TYPE_ENDPOINTS:
-        break;
-    }
-    return false;
-}
 
 static bool add_endpoint(struct config *config, const char *text, uint32_t line, char *why)
 {
     char quoted[QUOTED_SIZE];
     const char *expected = endpoint_mistake(text);
     if (expected != NULL || strlen(text) >= CONFIG_ENDPOINT_SIZE) {
-        (void)snprintf(why, CONFIG_TEXT_SIZE, "listen: %s is not an endpoint; expected %s",
+        (void)snprintf(why, CONF_TEXT_SIZE, "listen: %s is not an endpoint; expected %s",
                        log_quote(quoted, sizeof quoted, text, strlen(text)),
                        expected == NULL ? "less than 256 bytes" : expected);
         return false;
     }
     if (config->listen_count == ENDPOINT_COUNT_MAX) {
-        (void)snprintf(why, CONFIG_TEXT_SIZE,
+        (void)snprintf(why, CONF_TEXT_SIZE,
                        "listen: one endpoint too many; expected at most %u of them",
                        ENDPOINT_COUNT_MAX);
         return false;
     }
     memcpy(config->listen[config->listen_count], text, strlen(text) + 1);
+    config->listen_lines[config->listen_count] = line;
     config->listen_count++;
     config->line[CONFIG_LISTEN] = line;
     return true;
@@ -336,68 +114,49 @@ static bool add_endpoint(struct config *config, const char *text, uint32_t line,
 bool config_set(struct config *config, enum config_key key, const char *text, uint32_t line,
                 char *why)
 {
-    const struct key_rule *rule = &rules[key];
-    char quoted[QUOTED_SIZE];
-    char expected[CONFIG_TEXT_SIZE / 2];
-    uint64_t value = 0;
-    if (rule->type == TYPE_ENDPOINTS) {
+    TREADLE_ASSERT(key < CONFIG_KEY_COUNT);
+    if (keys[key].type == CONF_TEXT) {
         return add_endpoint(config, text, line, why);
     }
-    const char *mistake = NULL;
-    if (!parse_value(rule->type, text, &value)) {
-        mistake = "is not understood";
-    } else if (value < rule->min) {
-        mistake = "is too small";
-    } else if (value > rule->max) {
-        mistake = "is too large";
-    }
-    if (mistake != NULL) {
-        config_print_expected(key, expected, sizeof expected);
-        (void)snprintf(why, CONFIG_TEXT_SIZE, "%s: %s %s; expected %s", rule->name,
-                       log_quote(quoted, sizeof quoted, text, strlen(text)), mistake, expected);
+    if (!conf_parse_value(&keys[key], text, &config->value[key], why)) {
         return false;
     }
-    config->value[key] = value;
     config->line[key] = line;
     return true;
 }
 
-/* ---- mistakes ---- */
+/* ---- the file ---- */
 
-void config_add_mistake(struct config_mistakes *mistakes, uint32_t line, const char *format, ...)
+struct reading {
+    struct config *config;
+    struct conf_mistakes *mistakes;
+};
+
+static void on_setting(void *context, const struct conf_setting *setting)
 {
-    char text[CONFIG_TEXT_SIZE];
-    va_list arguments;
-    va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    for (uint32_t i = 0; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {
-        if (mistakes->at[i].line == line && strcmp(mistakes->at[i].text, text) == 0) {
-            return; /* a line is read again after a list that was not closed */
+    const struct reading *reading = context;
+    const enum config_key key = (enum config_key)setting->key;
+    char why[CONF_TEXT_SIZE];
+    for (size_t i = 0; i < setting->value_count; i++) {
+        const uint32_t line = setting->value_lines[i];
+        if (!config_set(reading->config, key, setting->values[i], line, why)) {
+            conf_add_mistake(reading->mistakes, line, "%s", why);
         }
     }
-    mistakes->count++;
-    if (mistakes->count > CONFIG_MISTAKES_MAX) {
-        return;
-    }
-    uint32_t place = mistakes->count - 1;
-    for (; place > 0 && mistakes->at[place - 1].line > line; place--) {
-        mistakes->at[place] = mistakes->at[place - 1];
-    }
-    mistakes->at[place].line = line;
-    memcpy(mistakes->at[place].text, text, sizeof text);
+    reading->config->line[key] = setting->line; /* it was given, be it good or not */
 }
 
-void config_print_mistake(char *out, size_t out_size, const char *path,
-                          const struct config_mistake *mistake)
+static void read_file(struct config *config, const char *path, struct conf_mistakes *mistakes)
 {
-    if (mistake->line == 0) {
-        (void)snprintf(out, out_size, "%s: %s", path, mistake->text);
-    } else if (mistake->line == CONFIG_LINE_GIVEN) {
-        (void)snprintf(out, out_size, "%s", mistake->text);
-    } else {
-        (void)snprintf(out, out_size, "%s:%" PRIu32 ": %s", path, mistake->line, mistake->text);
-    }
+    struct reading reading = {.config = config, .mistakes = mistakes};
+    const struct conf_reader reader = {
+        .keys = keys,
+        .key_count = CONFIG_KEY_COUNT,
+        .manual = "treadled.conf(5)",
+        .context = &reading,
+        .on_setting = on_setting,
+    };
+    conf_read(path, &reader, mistakes);
 }
 
 /* ---- what does not go together ---- */
@@ -440,7 +199,7 @@ static uint64_t effective(const struct config *config, enum config_key key)
     return config->value[key];
 }
 
-static void check_pairs(const struct config *config, struct config_mistakes *mistakes)
+static void check_pairs(const struct config *config, struct conf_mistakes *mistakes)
 {
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         const struct pair *pair = &pairs[i];
@@ -452,59 +211,60 @@ static void check_pairs(const struct config *config, struct config_mistakes *mis
         }
         char left[SPAN_TEXT_SIZE];
         char right[SPAN_TEXT_SIZE];
-        print_value(&rules[pair->smaller], smaller, left, sizeof left);
-        print_value(&rules[pair->greater], greater, right, sizeof right);
-        config_add_mistake(mistakes, line, "%s = %s is over %s = %s: %s; expected at most %s",
-                           rules[pair->smaller].name, left, rules[pair->greater].name, right,
-                           pair->why, right);
+        conf_print_value(&keys[pair->smaller], smaller, left, sizeof left);
+        conf_print_value(&keys[pair->greater], greater, right, sizeof right);
+        conf_add_mistake(mistakes, line, "%s = %s is over %s = %s: %s; expected at most %s",
+                         keys[pair->smaller].name, left, keys[pair->greater].name, right, pair->why,
+                         right);
     }
 }
 
-static void check_silence(const struct config *config, struct config_mistakes *mistakes)
+static void check_silence(const struct config *config, struct conf_mistakes *mistakes)
 {
     const uint64_t silence_ms = config->value[CONFIG_HEARTBEAT] * config->value[CONFIG_LIVENESS];
     char silence[SPAN_TEXT_SIZE];
     (void)span_print(silence, sizeof silence, silence_ms);
     if (silence_ms > SILENCE_MAX) {
-        config_add_mistake(mistakes, line_of(config, CONFIG_HEARTBEAT, CONFIG_LIVENESS),
-                           "heartbeat times liveness is %s: a dead peer would keep its tasks as "
-                           "long; expected at most 10m",
-                           silence);
+        conf_add_mistake(mistakes, line_of(config, CONFIG_HEARTBEAT, CONFIG_LIVENESS),
+                         "heartbeat times liveness is %s: a dead peer would keep its tasks as "
+                         "long; expected at most 10m",
+                         silence);
     }
     if (config->value[CONFIG_RESUME_GRACE] > silence_ms) {
         const uint32_t beat = line_of(config, CONFIG_HEARTBEAT, CONFIG_LIVENESS);
         const uint32_t grace = config->line[CONFIG_RESUME_GRACE];
-        config_add_mistake(mistakes, beat > grace ? beat : grace,
-                           "resume_grace is over heartbeat times liveness, when the session ends "
-                           "anyway; expected at most %s",
-                           silence);
+        conf_add_mistake(mistakes, beat > grace ? beat : grace,
+                         "resume_grace is over heartbeat times liveness, when the session ends "
+                         "anyway; expected at most %s",
+                         silence);
     }
 }
 
 /* Endpoints of flags are looked at when they are bound, with the words of flags. */
 static void check_endpoints(const struct config *config, const struct config_source *source,
-                            struct config_mistakes *mistakes)
+                            struct conf_mistakes *mistakes)
 {
-    const uint32_t line = config->line[CONFIG_LISTEN];
-    for (uint32_t i = 0; i < config->listen_count && line != CONFIG_LINE_GIVEN; i++) {
+    const bool is_given = config->line[CONFIG_LISTEN] == CONF_LINE_GIVEN;
+    for (uint32_t i = 0; i < config->listen_count && !is_given; i++) {
         const char *endpoint = config->listen[i];
+        const uint32_t line = config->listen_lines[i];
         const enum endpoint_kind kind = endpoint_kind(endpoint);
         if (kind == ENDPOINT_TCP) {
-            config_add_mistake(mistakes, line,
-                               "listen: %s: TCP without keys is refused off the loopback; expected "
-                               "tcp://127.0.0.1:PORT or ipc:///PATH",
-                               endpoint);
+            conf_add_mistake(mistakes, line,
+                             "listen: %s: TCP without keys is refused off the loopback; expected "
+                             "tcp://127.0.0.1:PORT or ipc:///PATH",
+                             endpoint);
         } else if (kind == ENDPOINT_LOOPBACK && config->value[CONFIG_INSECURE] == 0 &&
                    !source->is_dev) {
-            config_add_mistake(mistakes, line,
-                               "listen: %s: TCP without keys lets in every user of this machine; "
-                               "expected ipc:///PATH, or insecure = true beside it",
-                               endpoint);
+            conf_add_mistake(mistakes, line,
+                             "listen: %s: TCP without keys lets in every user of this machine; "
+                             "expected ipc:///PATH, or insecure = true beside it",
+                             endpoint);
         }
         for (uint32_t j = 0; j < i; j++) {
             if (strcmp(endpoint, config->listen[j]) == 0 && strchr(endpoint, '*') == NULL) {
-                config_add_mistake(mistakes, line,
-                                   "listen: %s stands there twice; expected it once", endpoint);
+                conf_add_mistake(mistakes, line, "listen: %s stands there twice; expected it once",
+                                 endpoint);
             }
         }
     }
@@ -527,15 +287,15 @@ static void take_given(struct config *config, const struct config *given)
 }
 
 bool config_load(struct config *config, const struct config_source *source,
-                 struct config_mistakes *mistakes)
+                 struct conf_mistakes *mistakes)
 {
-    *mistakes = (struct config_mistakes){.count = 0};
+    *mistakes = (struct conf_mistakes){.count = 0};
     config_init(config);
     if (source->is_dev) {
         config->value[CONFIG_LOG_LEVEL] = LOG_LEVEL_WARN; /* what happens is told as sentences */
     }
     if (source->path != NULL) {
-        config_read_file(config, source->path, mistakes);
+        read_file(config, source->path, mistakes);
     }
     take_given(config, &source->given);
     check_pairs(config, mistakes);
@@ -603,7 +363,7 @@ log_sink *config_to_sink(const struct config *config, const struct config_source
 
 static bool is_same(const struct config *left, const struct config *right, enum config_key key)
 {
-    if (!config_key_is_list(key)) {
+    if (key != CONFIG_LISTEN) {
         return left->value[key] == right->value[key];
     }
     if (left->listen_count != right->listen_count) {
@@ -627,7 +387,7 @@ uint32_t config_take_reloaded(struct config *config, const struct config *fresh)
         }
         if (rules[key].reload == FIXED) {
             log_warn("config.fixed", "key=%s reason=\"it changes at the next start only\"",
-                     rules[key].name);
+                     keys[key].name);
             continue;
         }
         config->value[key] = fresh->value[key];

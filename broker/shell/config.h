@@ -9,14 +9,12 @@
 #include "broker/core/config.h"
 #include "broker/shell/transport.h"
 #include "common/base/log.h"
+#include "common/conf/conf.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #define CONFIG_ENDPOINT_SIZE 256
-#define CONFIG_MISTAKES_MAX  16U
-#define CONFIG_TEXT_SIZE     512
-#define CONFIG_FILE_SIZE_MAX (1U << 20)
 
 enum config_format {
     CONFIG_FORMAT_AUTO, /* journal where stderr is the journal's, else text */
@@ -33,27 +31,16 @@ enum config_key {
     CONFIG_KEY_COUNT
 };
 
-/* Where a key's value comes from, in config.line; else it is a line of the file. */
+/* In config.line: the key stands nowhere. Else it is a line of the file, or CONF_LINE_GIVEN for a
+ * flag or the environment. */
 #define CONFIG_LINE_DEFAULT 0U
-#define CONFIG_LINE_GIVEN   UINT32_MAX /* a flag or the environment */
 
 struct config {
     uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of LISTEN unused */
     uint32_t line[CONFIG_KEY_COUNT];
     char listen[ENDPOINT_COUNT_MAX][CONFIG_ENDPOINT_SIZE];
+    uint32_t listen_lines[ENDPOINT_COUNT_MAX];
     uint32_t listen_count; /* 0: the default of the program */
-};
-
-/* What is wrong: "what; expected ..." */
-struct config_mistake {
-    uint32_t line; /* 0: the file as a whole */
-    char text[CONFIG_TEXT_SIZE];
-};
-
-struct config_mistakes {
-    uint32_t
-        count; /* all of them; the first CONFIG_MISTAKES_MAX are kept, in order of their lines */
-    struct config_mistake at[CONFIG_MISTAKES_MAX];
 };
 
 /* What the configuration is made of, at the start and at every reload. */
@@ -67,7 +54,7 @@ struct config_source {
 /* All defaults, nothing given. */
 void config_init(struct config *config);
 
-/* Takes a value as a person wrote it. False: *config is untouched and `why` (CONFIG_TEXT_SIZE
+/* Takes a value as a person wrote it. False: *config is untouched and `why` (CONF_TEXT_SIZE
  * bytes) says "what; expected ...". LISTEN adds an endpoint. */
 bool config_set(struct config *config, enum config_key key, const char *text, uint32_t line,
                 char *why);
@@ -75,31 +62,7 @@ bool config_set(struct config *config, enum config_key key, const char *text, ui
 /* Defaults, file, what was given; then what does not go together. False: *mistakes says why, and
  * *config is of no use. */
 bool config_load(struct config *config, const struct config_source *source,
-                 struct config_mistakes *mistakes);
-
-/* Reads the file alone into *config; adds what is wrong to *mistakes. */
-void config_read_file(struct config *config, const char *path, struct config_mistakes *mistakes);
-
-/* Adds a mistake. */
-void config_add_mistake(struct config_mistakes *mistakes, uint32_t line, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* "FILE:LINE: what; expected ..." of a mistake, cut to out_size. */
-void config_print_mistake(char *out, size_t out_size, const char *path,
-                          const struct config_mistake *mistake);
-
-const char *config_key_name(enum config_key key);
-
-/* The key of this name; CONFIG_KEY_COUNT: there is none. */
-enum config_key config_key_find(const char *name, size_t size);
-
-/* The name that was probably meant; NULL: none is near. */
-const char *config_key_guess(const char *name, size_t size);
-
-bool config_key_is_list(enum config_key key);
-
-/* What a value of the key looks like: "a span from 100ms to 1m, such as 500ms or 30s". */
-void config_print_expected(enum config_key key, char *out, size_t out_size);
+                 struct conf_mistakes *mistakes);
 
 /* The broker's policy: what was given, 0 for the rest. */
 void config_to_policy(const struct config *config, struct policy_fields *policy);

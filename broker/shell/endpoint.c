@@ -124,6 +124,13 @@ static bool is_listened_to(const struct sockaddr_un *address)
     return is_taken;
 }
 
+/* libzmq removes what stands at the path before it binds, whatever it is. */
+static bool is_precious(const char *path)
+{
+    struct stat status;
+    return lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode);
+}
+
 static bool check_ipc(const char *endpoint, struct transport_error *error)
 {
     const char *path = endpoint + strlen(IPC_PREFIX);
@@ -137,6 +144,12 @@ static bool check_ipc(const char *endpoint, struct transport_error *error)
         return false;
     }
     memcpy(address.sun_path, path, strlen(path) + 1);
+    if (is_precious(path)) {
+        set_error(error, EX_CANTCREAT,
+                  "%s: it is there and no socket, and stays; use a path of its own (--listen)",
+                  endpoint);
+        return false;
+    }
     char folder[sizeof address.sun_path];
     memcpy(folder, address.sun_path, sizeof folder);
     char *slash = strrchr(folder, '/');
@@ -169,6 +182,12 @@ bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct tran
             set_error(error, EX_CONFIG,
                       "%s: TCP without keys lets in every user of this machine; use ipc://PATH, or "
                       "say --insecure",
+                      endpoint);
+            return false;
+        }
+        if (!is_port(strrchr(endpoint, ':') + 1)) { /* libzmq takes 65537 for 1 */
+            set_error(error, EX_USAGE,
+                      "%s: not a port; write one from 1 to 65535, or * for any that is free",
                       endpoint);
             return false;
         }

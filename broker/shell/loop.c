@@ -118,13 +118,13 @@ static void hand_to_transport(void *context, uint32_t connection, const struct w
     transport_send(loop->transport, connection, frames);
 }
 
-static void log_mistakes(const struct loop *loop, const struct config_mistakes *mistakes)
+static void log_mistakes(const struct loop *loop, const struct conf_mistakes *mistakes)
 {
-    for (uint32_t i = 0; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {
-        char text[2 * CONFIG_TEXT_SIZE];
-        char quoted[2 * CONFIG_TEXT_SIZE];
+    for (uint32_t i = 0; i < mistakes->count && i < CONF_MISTAKES_MAX; i++) {
+        char text[2 * CONF_TEXT_SIZE];
+        char quoted[2 * CONF_TEXT_SIZE];
         const char *path = loop->config->source->path;
-        config_print_mistake(text, sizeof text, path == NULL ? "defaults" : path, &mistakes->at[i]);
+        conf_print_mistake(text, sizeof text, path == NULL ? "defaults" : path, &mistakes->at[i]);
         log_error("config.failed", "mistake=%s",
                   log_quote(quoted, sizeof quoted, text, strlen(text)));
     }
@@ -146,7 +146,7 @@ static void apply(struct loop *loop)
 static enum done_status reload(struct loop *loop, uint64_t *count)
 {
     struct config fresh;
-    struct config_mistakes mistakes;
+    struct conf_mistakes mistakes;
     const bool is_serving = loop->drain_until_ms == UINT64_MAX; /* what ends is never ready again */
     if (is_serving) {
         notify_reloading();

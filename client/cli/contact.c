@@ -13,6 +13,14 @@
 
 /* ---- signals ---- */
 
+/* A terminal that goes away, but not under nohup. */
+static bool is_hangup_wanted(void)
+{
+    struct sigaction action;
+
+    return sigaction(SIGHUP, NULL, &action) == 0 && action.sa_handler != SIG_IGN;
+}
+
 static enum cli_exit signals_hold(struct contact *contact)
 {
     sigset_t held;
@@ -20,6 +28,9 @@ static enum cli_exit signals_hold(struct contact *contact)
     sigemptyset(&held);
     sigaddset(&held, SIGINT);
     sigaddset(&held, SIGTERM);
+    if (is_hangup_wanted()) {
+        sigaddset(&held, SIGHUP);
+    }
     pthread_sigmask(SIG_BLOCK, &held, &contact->mask_before);
     contact->signal_fd = signalfd(-1, &held, SFD_NONBLOCK | SFD_CLOEXEC);
     if (contact->signal_fd == -1) {
@@ -45,6 +56,7 @@ static enum cli_exit no_broker(const struct contact *contact)
 {
     const struct arguments *arguments = contact->arguments;
     const char *why = client_transport_text(contact->client);
+    bool is_daemon = !arguments->is_broker_given && strncmp(arguments->broker, "ipc:", 4) == 0;
     bool is_here = strncmp(arguments->broker, "ipc:", 4) == 0 ||
                    strstr(arguments->broker, "//127.") != NULL ||
                    strstr(arguments->broker, "//localhost:") != NULL;
@@ -53,8 +65,9 @@ static enum cli_exit no_broker(const struct contact *contact)
     span_print(span, sizeof(span), arguments->connect_timeout_ms);
     return cli_fail(CLI_UNAVAILABLE, "%s: %s: no broker in %s: %s; %s", arguments->verb->name,
                     arguments->broker, span, why[0] == '\0' ? "no answer" : why,
-                    is_here ? "start one with: treadle dev"
-                            : "check --broker, and that treadled runs there");
+                    is_daemon ? "start treadled; that of treadle dev is --broker " BROKER_LOOPBACK
+                    : is_here ? "start one with: treadle dev"
+                              : "check --broker, and that treadled runs there");
 }
 
 static enum cli_exit wait_for_welcome(struct contact *contact)

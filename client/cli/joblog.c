@@ -12,13 +12,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/hash.h"
 #include "common/base/uuid.h"
 
 #define COLUMN_COUNT    12
 #define COLUMN_SEQUENCE 0
 #define COLUMN_EXIT     6
 #define COLUMN_SIGNAL   7
+#define COLUMN_COMMAND  8
+#define COMMAND_CUT     "..."
 #define HOST_SIZE_MAX   64U
+#define COMMAND_SIZE    (2 * JOBLOG_COMMAND_SIZE_MAX + sizeof(COMMAND_CUT))
 #define LINE_READ_MAX   (1U << 20) /* what is longer was not written by us */
 
 /* What a waiting line waits for. */
@@ -49,6 +53,18 @@ static size_t escape(char *out, struct bytes text, size_t size_max)
     return size;
 }
 
+/* What stands in the column Command, without a NUL. Returns the size. */
+static size_t print_command(char out[COMMAND_SIZE], struct bytes command)
+{
+    size_t size = escape(out, command, JOBLOG_COMMAND_SIZE_MAX);
+
+    if (command.size > JOBLOG_COMMAND_SIZE_MAX) {
+        memcpy(out + size, COMMAND_CUT, sizeof(COMMAND_CUT) - 1);
+        size += sizeof(COMMAND_CUT) - 1;
+    }
+    return size;
+}
+
 size_t joblog_print(char out[JOBLOG_LINE_SIZE], const struct joblog_entry *entry)
 {
     char host[2 * HOST_SIZE_MAX + 1] = "-";
@@ -69,9 +85,8 @@ size_t joblog_print(char out[JOBLOG_LINE_SIZE], const struct joblog_entry *entry
                         entry->exit_value, entry->signal);
     size_t used = (size_t)size;
 
-    used += escape(out + used, entry->command, JOBLOG_COMMAND_SIZE_MAX);
-    size = snprintf(out + used, JOBLOG_LINE_SIZE - used, "%s\t%s\t%u\t%s\n",
-                    entry->command.size > JOBLOG_COMMAND_SIZE_MAX ? "..." : "", id,
+    used += print_command(out + used, entry->command);
+    size = snprintf(out + used, JOBLOG_LINE_SIZE - used, "\t%s\t%u\t%s\n", id,
                     (unsigned)entry->attempts, entry->kind);
     return used + (size_t)size;
 }
@@ -111,6 +126,7 @@ bool joblog_parse(struct bytes text, struct joblog_line *out)
         }
         text = (struct bytes){tab + 1, text.size - size - 1};
     }
+    out->command = count > COLUMN_COMMAND ? columns[COLUMN_COMMAND] : (struct bytes){0};
     return count == COLUMN_COUNT && columns[COLUMN_COUNT - 1].size > 0 &&
            number_read(columns[COLUMN_SEQUENCE], &out->sequence) && out->sequence > 0 &&
            number_read(columns[COLUMN_EXIT], &out->exit_value) &&
@@ -124,11 +140,19 @@ void joblog_init(struct joblog *joblog)
     *joblog = (struct joblog){.fd = -1};
 }
 
-static bool add_done(struct joblog *joblog, uint64_t sequence)
+/* It only tells apart by mistake, so its key is no secret. */
+static uint64_t hash_command(struct bytes printed)
+{
+    static const struct hash_key key = {0};
+
+    return hash_bytes(&key, printed.data, printed.size);
+}
+
+static bool add_done(struct joblog *joblog, const struct joblog_line *line)
 {
     if (joblog->done_count == joblog->done_capacity) {
         size_t capacity = joblog->done_capacity == 0 ? 1024 : 2 * joblog->done_capacity;
-        uint64_t *larger = realloc(joblog->done, capacity * sizeof(*larger));
+        struct joblog_done *larger = realloc(joblog->done, capacity * sizeof(*larger));
 
         if (larger == NULL) {
             return false;
@@ -136,14 +160,15 @@ static bool add_done(struct joblog *joblog, uint64_t sequence)
         joblog->done = larger;
         joblog->done_capacity = capacity;
     }
-    joblog->done[joblog->done_count++] = sequence;
+    joblog->done[joblog->done_count++] =
+        (struct joblog_done){line->sequence, hash_command(line->command)};
     return true;
 }
 
 static int compare(const void *a, const void *b)
 {
-    uint64_t first = *(const uint64_t *)a;
-    uint64_t second = *(const uint64_t *)b;
+    uint64_t first = ((const struct joblog_done *)a)->sequence;
+    uint64_t second = ((const struct joblog_done *)b)->sequence;
 
     return (first > second) - (first < second);
 }
@@ -177,7 +202,7 @@ static bool read_lines(struct joblog *joblog, FILE *file, enum joblog_mode mode,
         if (is_whole && size <= (ssize_t)LINE_READ_MAX && joblog_parse(view, &line)) {
             joblog->kept_size += (uint64_t)size;
             is_good = (mode == JOBLOG_RESUME_FAILED && (line.exit_value | line.signal) != 0) ||
-                      add_done(joblog, line.sequence);
+                      add_done(joblog, &line);
             if (!is_good) {
                 snprintf(why, JOBLOG_WHY_SIZE, "out of memory");
             }
@@ -267,10 +292,28 @@ void joblog_close(struct joblog *joblog)
 
 bool joblog_is_done(struct joblog *joblog, uint64_t sequence)
 {
-    while (joblog->done_next < joblog->done_count && joblog->done[joblog->done_next] < sequence) {
+    while (joblog->done_next < joblog->done_count &&
+           joblog->done[joblog->done_next].sequence < sequence) {
         joblog->done_next++;
     }
-    return joblog->done_next < joblog->done_count && joblog->done[joblog->done_next] == sequence;
+    return joblog->done_next < joblog->done_count &&
+           joblog->done[joblog->done_next].sequence == sequence;
+}
+
+bool joblog_is_same(const struct joblog *joblog, struct bytes command)
+{
+    char printed[COMMAND_SIZE];
+    size_t size = print_command(printed, command);
+    uint64_t hash = hash_command((struct bytes){(const uint8_t *)printed, size});
+    uint64_t sequence = joblog->done[joblog->done_next].sequence;
+
+    for (size_t i = joblog->done_next;
+         i < joblog->done_count && joblog->done[i].sequence == sequence; i++) {
+        if (joblog->done[i].command_hash == hash) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- writing ---- */

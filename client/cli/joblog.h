@@ -52,6 +52,7 @@ struct joblog_line {
     uint64_t sequence;
     uint64_t exit_value;
     uint64_t signal;
+    struct bytes command; /* as it is printed */
 };
 
 /* Reads a line without its newline; false: it is none of a job log. */
@@ -65,6 +66,12 @@ enum joblog_mode {
 
 struct joblog_mark;
 
+/* A record that need not be done again. */
+struct joblog_done {
+    uint64_t sequence;
+    uint64_t command_hash;
+};
+
 /* The fields belong to joblog.c, but `error`. */
 struct joblog {
     int fd;             /* -1: none is kept, and all functions do nothing */
@@ -72,7 +79,7 @@ struct joblog {
     uint64_t kept_size; /* bytes of the file that stay */
     bool is_regular;
 
-    uint64_t *done; /* records that need not be done again, rising, each once */
+    struct joblog_done *done; /* by rising sequence; one that was resumed may stand twice */
     size_t done_count;
     size_t done_capacity;
     size_t done_next;
@@ -100,6 +107,10 @@ void joblog_begin(struct joblog *joblog);
 
 /* Whether a record need not be done again. Ask in rising order. */
 bool joblog_is_done(struct joblog *joblog, uint64_t sequence);
+
+/* Whether the record that joblog_is_done() has just been true for is the one that the log tells of:
+ * false if the input is another one. */
+bool joblog_is_same(const struct joblog *joblog, struct bytes command);
 
 /* Adds a line, to be written once after_size bytes of output have left: no less than for the line
  * before. False: memory is out. */

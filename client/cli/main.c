@@ -8,6 +8,7 @@
 
 #include "client/cli/options.h"
 #include "client/cli/verb_find.h"
+#include "common/base/streams.h"
 
 static bool is_help_option(const char *word)
 {
@@ -51,6 +52,7 @@ int main(int argc, char **argv)
     size_t used = 0;
     char name[64];
 
+    streams_hold();
     setlocale(LC_CTYPE, ""); /* NOLINT(concurrency-mt-unsafe): so that tables show UTF-8 */
     int done = run_without_verb(argc, argv);
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,11 +22,19 @@
 #define END_PATIENCE_MS                                                                            \
     2000 /* for the answers to cancels, and again for a slow reader of stdout                      \
           */
+#define OUTCOME_PATIENCE_MS                                                                        \
+    300 /* for tasks that a worker has: those it did not begin come back at once                   \
+         */
 #define CANCEL_BATCH_COUNT 1024 /* cancels without an answer */
 #define BLIND_WAIT_MS      50   /* where a descriptor cannot be waited for */
 #define PATH_SIZE_MAX      4095
 #define NS_PER_MS          1000000
 #define MS_PER_S           1000
+
+static uint64_t earlier(uint64_t a_ms, uint64_t b_ms)
+{
+    return a_ms < b_ms ? a_ms : b_ms;
+}
 
 /* ---- ending before it is done ---- */
 
@@ -38,6 +47,7 @@ void mapping_end(struct mapping *mapping, enum cli_exit code, bool cancels)
     mapping->code = code;
     mapping->end_at_ms = client_now_ms() + END_PATIENCE_MS;
     if (cancels && !mapping->arguments->is_detached) {
+        mapping->is_cancelling = true;
         mapping->next_cancel = window_oldest(&mapping->window);
     }
     if (!cancels) { /* nothing to wait for */
@@ -85,6 +95,20 @@ static bool awaits_answers(const struct mapping *mapping)
            mapping->cancel_unanswered_count > 0;
 }
 
+/* Whether outcomes of tasks are still to come that a worker had when they were cancelled. */
+static bool awaits_outcomes(struct mapping *mapping, uint64_t now_ms)
+{
+    if (!mapping->is_cancelling || mapping->is_contact_over ||
+        mapping->window.in_flight_count == 0) {
+        return false;
+    }
+    if (mapping->outcomes_until_ms == 0) {
+        mapping->outcomes_until_ms = now_ms + OUTCOME_PATIENCE_MS;
+        mapping->end_at_ms = earlier(mapping->end_at_ms, mapping->outcomes_until_ms);
+    }
+    return true;
+}
+
 /* ---- output ---- */
 
 /* Writes results that are due, then the job log's lines about them. */
@@ -127,11 +151,6 @@ static bool watch_fd(const struct mapping *mapping, int fd, uint32_t events, boo
         epoll_ctl(mapping->poll_fd, is_wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &event) == 0 &&
         is_wanted;
     return *is_watched == is_wanted;
-}
-
-static uint64_t earlier(uint64_t a_ms, uint64_t b_ms)
-{
-    return a_ms < b_ms ? a_ms : b_ms;
 }
 
 static uint64_t next_at_ms(const struct mapping *mapping)
@@ -239,7 +258,9 @@ static bool is_over(struct mapping *mapping)
                outlet_is_empty(&mapping->outlet);
     }
     if (!mapping->is_flushed) {
-        if (awaits_answers(mapping) && now_ms < mapping->end_at_ms) {
+        bool is_waiting = awaits_answers(mapping) || awaits_outcomes(mapping, now_ms);
+
+        if (is_waiting && now_ms < mapping->end_at_ms) {
             return false;
         }
         mapping_flush(mapping);
@@ -347,14 +368,35 @@ static enum cli_exit tell_end(struct mapping *mapping)
 
 /* ---- begin and end ---- */
 
-/* A descriptor that is closed would be given to something else, and be read or written then. */
+/* Streams that were closed are found before there are tasks; streams_hold() has made them so. */
 static enum cli_exit check_streams(void)
 {
-    if (fcntl(STDIN_FILENO, F_GETFD) == -1) {
+    if ((fcntl(STDIN_FILENO, F_GETFL) & O_ACCMODE) == O_WRONLY) {
         return cli_fail(CLI_NOT_FOUND, "map: stdin is closed; give it </dev/null at least");
     }
-    if (fcntl(STDOUT_FILENO, F_GETFD) == -1) {
+    if ((fcntl(STDOUT_FILENO, F_GETFL) & O_ACCMODE) == O_RDONLY) {
         return cli_fail(CLI_OUTPUT, "map: stdout is closed; give it >/dev/null at least");
+    }
+    return CLI_DONE;
+}
+
+static bool is_same_file(int fd, int other_fd)
+{
+    struct stat file;
+    struct stat other;
+
+    return fstat(fd, &file) == 0 && fstat(other_fd, &other) == 0 && S_ISREG(file.st_mode) &&
+           file.st_dev == other.st_dev && file.st_ino == other.st_ino;
+}
+
+/* It overwrites the file: an input or results in it would be lost. */
+static enum cli_exit check_joblog(const struct mapping *mapping)
+{
+    bool is_input = is_same_file(mapping->joblog.fd, STDIN_FILENO);
+
+    if (is_input || is_same_file(mapping->joblog.fd, STDOUT_FILENO)) {
+        return cli_fail(CLI_USAGE, "map: --joblog: %s is %s as well; name a file of its own",
+                        mapping->arguments->joblog, is_input ? "stdin" : "stdout");
     }
     return CLI_DONE;
 }
@@ -370,7 +412,7 @@ static enum cli_exit open_joblog(struct mapping *mapping)
     if (arguments->joblog != NULL && !joblog_open(&mapping->joblog, arguments->joblog, mode, why)) {
         return cli_fail(CLI_BAD_DATA, "map: %s: %s", arguments->joblog, why);
     }
-    return CLI_DONE;
+    return arguments->joblog == NULL ? CLI_DONE : check_joblog(mapping);
 }
 
 static enum cli_exit open_window(struct mapping *mapping)
@@ -419,8 +461,9 @@ static void begin(struct mapping *mapping)
                            ? PATH_SIZE_MAX
                            : (size_t)client_session_figures(session).body_size_max);
     outlet_init(&mapping->outlet, STDOUT_FILENO);
-    progress_init(&mapping->progress, mapping->submission.name, !arguments->is_without_progress,
-                  now_ms);
+    /* A bar would be drawn over what a person types. */
+    progress_init(&mapping->progress, mapping->submission.name,
+                  !arguments->is_without_progress && isatty(STDIN_FILENO) != 1, now_ms);
     watch_init(&mapping->watch, &mapping->contact, mapping->submission.name, true);
     joblog_begin(&mapping->joblog);
 }

@@ -63,6 +63,8 @@ struct mapping {
     uint64_t cancelled_count;
     uint64_t left_count; /* tasks whose outcome is not known */
     uint32_t cancel_unanswered_count;
+    bool is_cancelling;
+    uint64_t outcomes_until_ms;        /* of what is cancelled; 0: cancels wait for answers */
     struct window_record *next_cancel; /* in flight, to be cancelled next; NULL: no more */
 };
 
@@ -82,6 +84,9 @@ void mapping_take_events(struct mapping *mapping);
 
 /* Gives out what is held, gaps left out, and forgets what is in flight. */
 void mapping_flush(struct mapping *mapping);
+
+/* "line" or "record": what a person counts in this input. */
+const char *mapping_record_word(const struct mapping *mapping);
 
 /* A record that never became a task: says why, counts and logs it. */
 void mapping_fail_input(struct mapping *mapping, const struct record *record, const char *why);

@@ -61,8 +61,7 @@ static void exit_from_error(struct joblog_entry *entry, const char *error_name)
 
 /* ---- what failed ---- */
 
-/* "line" or "record": what a person counts in this input. */
-static const char *record_word(const struct mapping *mapping)
+const char *mapping_record_word(const struct mapping *mapping)
 {
     return mapping->arguments->is_null_separated ? "record" : "line";
 }
@@ -78,8 +77,8 @@ void mapping_fail_input(struct mapping *mapping, const struct record *record, co
     };
 
     progress_clear(&mapping->progress);
-    cli_note("map: %s %llu: %s", record_word(mapping), (unsigned long long)mapping->record_count,
-             why);
+    cli_note("map: %s %llu: %s", mapping_record_word(mapping),
+             (unsigned long long)mapping->record_count, why);
     mapping->failed_count++;
     log_entry(mapping, &entry);
 }
@@ -107,7 +106,7 @@ static void note_failure(const struct mapping *mapping, const struct window_reco
             snprintf(where, sizeof(where), ", worker %s on %s", worker, host);
         }
     }
-    cli_note("map: %s %llu: %s %s%s%s%s%s%s%s%s; task %s", record_word(mapping),
+    cli_note("map: %s %llu: %s %s%s%s%s%s%s%s%s; task %s", mapping_record_word(mapping),
              (unsigned long long)record->sequence, mapping->submission.name, state,
              is_kind_new ? ": " : "", is_kind_new ? outcome->kind_text : "",
              message == NULL || message[0] == '\0' ? "" : ": ", message == NULL ? "" : message,
@@ -127,7 +126,7 @@ static void note_refusal(const struct mapping *mapping, const struct window_reco
     char id[UUID_TEXT_SIZE];
 
     uuid_print(&outcome->id, id);
-    cli_note("map: %s %llu: %s: %s%s; task %s", record_word(mapping),
+    cli_note("map: %s %llu: %s: %s%s; task %s", mapping_record_word(mapping),
              (unsigned long long)record->sequence, mapping->submission.name, what,
              reason_in_words(outcome->reason), id);
 }

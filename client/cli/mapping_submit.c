@@ -95,6 +95,17 @@ static void fail_file(struct mapping *mapping, const struct record *record, int 
     free(name);
 }
 
+/* The job log tells of another record: skipping this one would lose its result. */
+static void end_for_other_input(struct mapping *mapping)
+{
+    progress_clear(&mapping->progress);
+    cli_note("map: %s: %s %llu is not the one that was done; resume with the input that the job "
+             "log was written for",
+             mapping->arguments->joblog, mapping_record_word(mapping),
+             (unsigned long long)mapping->record_count);
+    mapping_end(mapping, CLI_BAD_DATA, true);
+}
+
 static void take_record(struct mapping *mapping, const struct record *record)
 {
     uint64_t size_max =
@@ -103,6 +114,9 @@ static void take_record(struct mapping *mapping, const struct record *record)
 
     mapping->record_count++;
     if (joblog_is_done(&mapping->joblog, mapping->record_count)) {
+        if (!joblog_is_same(&mapping->joblog, record->text)) {
+            end_for_other_input(mapping);
+        }
         mapping->skipped_count++;
         return;
     }

@@ -13,8 +13,7 @@
 #include "common/base/span.h"
 #include "common/base/uuid.h"
 
-#define BROKER_SOCKET   "/run/treadle/treadled.sock"
-#define BROKER_LOOPBACK "tcp://127.0.0.1:7330"
+#define BROKER_SOCKET "/run/treadle/treadled.sock"
 
 #define CONNECT_TIMEOUT_MS 5000
 #define WORKER_WAIT_MS     10000

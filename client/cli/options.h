@@ -89,6 +89,8 @@ struct cli_environment {
     const char *broker; /* TREADLE_BROKER */
 };
 
+#define BROKER_LOOPBACK "tcp://127.0.0.1:7330" /* where `treadle dev' listens */
+
 /* One call of the program. Texts are borrowed from the command line. */
 struct arguments {
     const struct verb *verb;

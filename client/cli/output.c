@@ -19,10 +19,15 @@ static void print_line(const char *format, va_list arguments) __attribute__((for
 
 static void print_line(const char *format, va_list arguments)
 {
+    char *line = NULL;
+    int size = vasprintf(&line, format, arguments);
+    char *clean =
+        size < 0 ? NULL : text_for_people((struct bytes){(uint8_t *)line, (size_t)size}, false);
+
     fflush(stdout); /* keep the order when both go to one place */
-    fputs("treadle: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "treadle: %s\n", clean == NULL ? "out of memory" : clean);
+    free(clean);
+    free(size < 0 ? NULL : line);
 }
 
 enum cli_exit cli_fail(enum cli_exit code, const char *format, ...)

@@ -9,7 +9,6 @@
 #include "client/cli/options.h"
 
 #define BROKER_PROGRAM "treadled"
-#define LOOPBACK       "tcp://127.0.0.1:7330"
 
 /* The folder of this program, in `out`, with a slash at its end; "" when it cannot be told. */
 static void own_folder(char out[PATH_MAX])
@@ -35,7 +34,7 @@ static enum cli_exit dev(const struct arguments *arguments)
     char *words[] = {program, dev_option, listen_option, endpoint, NULL};
 
     int size = snprintf(endpoint, sizeof(endpoint), "%s",
-                        arguments->is_broker_given ? arguments->broker : LOOPBACK);
+                        arguments->is_broker_given ? arguments->broker : BROKER_LOOPBACK);
 
     if (size < 0 || (size_t)size >= sizeof(endpoint)) {
         return cli_fail(CLI_USAGE, "dev: --broker: the endpoint is too long");
@@ -57,7 +56,7 @@ const struct verb verb_dev = {
     .name = "dev",
     .words = "",
     .summary = "A broker for trying things out: on the loopback, forgets all when it ends",
-    .details = "Listens at --broker, else TREADLE_BROKER, else " LOOPBACK
+    .details = "Listens at --broker, else TREADLE_BROKER, else " BROKER_LOOPBACK
                ", and prints each task as it lives. Ends with ^C. Then, elsewhere:\n\n"
                "  treadle work wc.count -- wc -w\n"
                "  treadle run wc.count @README.md",

@@ -68,16 +68,13 @@ static enum cli_exit read_file(const struct arguments *arguments, struct runner_
         return cli_fail_memory();
     }
     for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
-        const struct conf_mistake *mistake = &mistakes.at[i];
+        char text[2 * CONF_TEXT_SIZE];
 
-        if (mistake->line == 0) {
-            cli_note("work: %s: %s", arguments->config, mistake->text);
-        } else {
-            cli_note("work: %s:%u: %s", arguments->config, mistake->line, mistake->text);
-        }
+        conf_print_mistake(text, sizeof(text), arguments->config, &mistakes.at[i]);
+        cli_note("work: %s", text);
     }
     if (mistakes.count > CONF_MISTAKES_MAX) {
-        cli_note("work: %s: %u more", arguments->config, mistakes.count - CONF_MISTAKES_MAX);
+        cli_note("work: %s: and %u more", arguments->config, mistakes.count - CONF_MISTAKES_MAX);
     }
     return mistakes.count == 0 ? CLI_DONE : CLI_CONFIG;
 }

@@ -5,229 +5,42 @@
 #include <confuse.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/base/assert.h"
 #include "common/base/log.h"
+#include "common/conf/guess.h"
+#include "common/conf/tokens.h"
 
-#define QUOTED_SIZE 80
-#define GUESS_SIZE  64 /* bytes of a name that is compared */
-#define GUESS_MAX   3  /* letters that may differ from the name that was meant */
+#define EXPECTED_SIZE 256
+#define WHAT_SIZE     160
+#define NO_KEY        SIZE_MAX
 
-enum token_kind {
-    TOKEN_END,
-    TOKEN_WORD, /* plain or quoted */
-    TOKEN_EQUALS,
-    TOKEN_OPEN,
-    TOKEN_CLOSE,
-    TOKEN_COMMA,
-};
-
-struct token {
-    enum token_kind kind;
-    uint32_t line;
-    const char *text;
-    size_t size;
-};
-
-struct scan {
-    char *text; /* comments become spaces: libconfuse takes none within a list */
-    size_t size;
-    size_t at; /* behind `token` */
-    uint32_t line;
-    struct token token; /* the next one */
-    const struct conf_reader *reader;
-    struct conf_mistakes *mistakes;
-    uint32_t section_line; /* 0: in no section */
-};
-
-/* What the functions that libconfuse calls back know; it hands them no pointer of ours. */
+/* What libconfuse made of a value or a list. */
 struct values {
     char *texts[CONF_VALUES_MAX];
     size_t count;
     bool is_bad;
 };
+/* For the functions that libconfuse calls back; it hands them no pointer of ours. */
 static _Thread_local struct values *values;
 
-void conf_add_mistake(struct conf_mistakes *mistakes, uint32_t line, const char *format, ...)
-{
-    if (mistakes->count < CONF_MISTAKES_MAX) {
-        struct conf_mistake *mistake = &mistakes->at[mistakes->count];
-        va_list arguments;
-        mistake->line = line;
-        va_start(arguments, format);
-        /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
-        (void)vsnprintf(mistake->text, sizeof(mistake->text), format, arguments);
-        va_end(arguments);
-    }
-    mistakes->count++;
-}
-
-/* ---- tokens ---- */
-
-static char letter_at(const struct scan *scan, size_t at)
-{
-    return scan->text[at < scan->size ? at : scan->size]; /* a NUL stands behind the text */
-}
-
-static void skip_line(struct scan *scan)
-{
-    while (scan->at < scan->size && scan->text[scan->at] != '\n') {
-        scan->text[scan->at++] = ' ';
-    }
-}
-
-static void skip_block_comment(struct scan *scan)
-{
-    const char *end = strstr(scan->text + scan->at + 2, "*/");
-    const size_t end_at = end == NULL ? scan->size : (size_t)(end - scan->text) + 2;
-    if (end == NULL) {
-        conf_add_mistake(scan->mistakes, scan->line,
-                         "a comment is not closed; expected */ at its end");
-    }
-    for (; scan->at < end_at; scan->at++) {
-        if (scan->text[scan->at] == '\n') {
-            scan->line++;
-        } else {
-            scan->text[scan->at] = ' ';
-        }
-    }
-}
-
-static void skip_blank(struct scan *scan)
-{
-    while (scan->at < scan->size) {
-        const char letter = scan->text[scan->at];
-        const char next = letter_at(scan, scan->at + 1);
-        if (letter == '\n') {
-            scan->line++;
-            scan->at++;
-        } else if (letter == ' ' || letter == '\t' || letter == '\r') {
-            scan->at++;
-        } else if (letter == '#' || (letter == '/' && next == '/')) {
-            skip_line(scan);
-        } else if (letter == '/' && next == '*') {
-            skip_block_comment(scan);
-        } else {
-            return;
-        }
-    }
-}
-
-/* What libconfuse would read in another way than a person means it; NULL: nothing. */
-static const char *wrong_in_string(const struct scan *scan, char quote)
-{
-    const char letter = scan->text[scan->at];
-    const char next = letter_at(scan, scan->at + 1);
-    if (quote == '"' && letter == '$' && next == '{') {
-        return "${...} is not expanded; expected the value itself, or single quotes";
-    }
-    if (quote == '"' && letter == '\\' && (next == '\0' || strchr("\\\"nt", next) == NULL)) {
-        return "a backslash in double quotes; expected \\\\, \\\", \\n or \\t, or single quotes";
-    }
-    if (((unsigned char)letter < ' ' && letter != '\t') || letter == 0x7f) {
-        return "a control character in a string; expected text";
-    }
-    return NULL;
-}
-
-/* From the opening quote to behind the closing one. */
-static void skip_string(struct scan *scan)
-{
-    const char quote = scan->text[scan->at];
-    bool is_told = false;
-    for (scan->at++; scan->at < scan->size && scan->text[scan->at] != '\n'; scan->at++) {
-        const char letter = scan->text[scan->at];
-        const char *wrong = wrong_in_string(scan, quote);
-        if (letter == quote) {
-            scan->at++;
-            return;
-        }
-        if (wrong != NULL && !is_told) {
-            conf_add_mistake(scan->mistakes, scan->line, "%s", wrong);
-            is_told = true;
-        }
-        if (letter == '\\' && letter_at(scan, scan->at + 1) != '\n') {
-            scan->at++;
-        }
-    }
-    conf_add_mistake(scan->mistakes, scan->line,
-                     "a string is not closed; expected its second quote on the same line");
-}
-
-static bool is_plain(char letter)
-{
-    return (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') ||
-           (letter >= '0' && letter <= '9') || (letter != '\0' && strchr("_.:/-", letter) != NULL);
-}
-
-static enum token_kind mark_kind(char letter)
-{
-    switch (letter) {
-    case '=':
-        return TOKEN_EQUALS;
-    case '{':
-        return TOKEN_OPEN;
-    case '}':
-        return TOKEN_CLOSE;
-    case ',':
-        return TOKEN_COMMA;
-    default:
-        return TOKEN_WORD;
-    }
-}
-
-/* Past characters that belong to nothing, which are told once for each run of them. */
-static void skip_unexpected(struct scan *scan)
-{
-    bool is_told = false;
-    char quoted[QUOTED_SIZE];
-    skip_blank(scan);
-    while (scan->at < scan->size) {
-        const char letter = scan->text[scan->at];
-        if (is_plain(letter) || letter == '"' || letter == '\'' ||
-            mark_kind(letter) != TOKEN_WORD) {
-            return;
-        }
-        if (!is_told) {
-            conf_add_mistake(scan->mistakes, scan->line,
-                             "unexpected character %s; expected NAME = VALUE, with the value in "
-                             "quotes",
-                             log_quote(quoted, sizeof(quoted), &letter, 1));
-        }
-        is_told = true;
-        scan->at++;
-        skip_blank(scan);
-    }
-}
-
-/* Makes the next token the current one. */
-static void advance(struct scan *scan)
-{
-    skip_unexpected(scan);
-    struct token *token = &scan->token;
-    *token = (struct token){.kind = TOKEN_END, .line = scan->line, .text = scan->text + scan->at};
-    if (scan->at == scan->size) {
-        return;
-    }
-    const size_t start = scan->at;
-    const char letter = scan->text[start];
-    token->kind = mark_kind(letter);
-    if (token->kind != TOKEN_WORD) {
-        scan->at++;
-    } else if (letter == '"' || letter == '\'') {
-        skip_string(scan);
-    } else {
-        while (is_plain(letter_at(scan, scan->at))) {
-            scan->at++;
-        }
-    }
-    token->size = scan->at - start;
-}
+struct reading {
+    struct tokens tokens;
+    const struct conf_reader *reader;
+    struct conf_mistakes *mistakes;
+    const struct conf_section *section; /* the one we are in, or the one that was probably meant */
+    uint32_t section_line;              /* 0: in no section */
+    bool is_section_known;
+    uint32_t lines[CONF_KEY_COUNT_MAX];         /* where the keys stand; 0: not yet */
+    uint32_t section_lines[CONF_KEY_COUNT_MAX]; /* of this section */
+    uint32_t value_lines[CONF_VALUES_MAX];      /* of the value that is being read */
+    size_t value_count;
+};
 
 /* ---- values ---- */
 
@@ -284,194 +97,407 @@ static void free_values(struct values *read)
     }
 }
 
-/* ---- statements ---- */
+/* ---- names ---- */
 
-static void read_setting(struct scan *scan, const struct token *name, const char *text, size_t size,
-                         bool is_list)
+static uint32_t place_of(const struct reading *reading)
 {
-    struct values read = {.count = 0};
-    char *key = strndup(name->text, name->size);
-    read_values(&read, text, size, is_list);
-    if (key == NULL || read.is_bad || (!is_list && read.count != 1)) {
-        conf_add_mistake(scan->mistakes, name->line,
-                         "%s: a value that is not understood; expected "
-                         "a word, a string or a list of them",
-                         key == NULL ? "" : key);
-    } else {
-        const struct conf_setting setting = {
-            .line = name->line,
-            .name = key,
-            .is_list = is_list,
-            .values = (const char *const *)read.texts,
-            .value_count = read.count,
-        };
-        scan->reader->on_setting(scan->reader->context, &setting);
+    if (reading->section_line == 0) {
+        return CONF_PLACE_TOP;
     }
-    free_values(&read);
-    free(key);
+    return reading->section == NULL ? 0 : reading->section->place;
 }
 
-/* From the opening brace to behind the closing one. False: it was told what is wrong. */
-static bool skip_list(struct scan *scan)
+/* Of a section that nobody knows, nothing is known. */
+static bool is_place_unknown(const struct reading *reading)
 {
-    const uint32_t line = scan->token.line;
-    bool wants_value = true;
-    bool is_empty = true;
-    advance(scan);
-    for (;;) {
-        const struct token *token = &scan->token;
-        if (token->kind == TOKEN_CLOSE) {
-            if (wants_value && !is_empty) {
-                conf_add_mistake(scan->mistakes, token->line,
-                                 "a comma at the end of a list; expected a value behind it");
-            }
-            return true;
+    return reading->section_line != 0 && reading->section == NULL;
+}
+
+static size_t find_key(const struct reading *reading, const struct token *name)
+{
+    const struct conf_reader *reader = reading->reader;
+    for (size_t i = 0; i < reader->key_count; i++) {
+        const struct conf_key *key = &reader->keys[i];
+        if ((key->places & place_of(reading)) != 0 && strlen(key->name) == name->size &&
+            memcmp(key->name, name->text, name->size) == 0) {
+            return i;
         }
-        is_empty = false;
-        if (token->kind == TOKEN_END || token->kind == TOKEN_EQUALS || token->kind == TOKEN_OPEN ||
-            (token->kind == TOKEN_WORD && !wants_value && token->line > line)) {
-            conf_add_mistake(scan->mistakes, line, "a list is not closed; expected } at its end");
+    }
+    return NO_KEY;
+}
+
+/* "NAME: what; did you mean MEANT?" */
+static void tell_unknown(struct reading *reading, const struct token *name, const char *what,
+                         const struct guess *guess)
+{
+    char quoted[TOKEN_QUOTED_SIZE];
+    token_quote(quoted, name);
+    if (guess->meant != NULL) {
+        conf_add_mistake(reading->mistakes, name->line, "%s: %s; did you mean %s?", quoted, what,
+                         guess->meant);
+    } else {
+        conf_add_mistake(reading->mistakes, name->line, "%s: %s; expected one of %s", quoted, what,
+                         reading->reader->manual);
+    }
+}
+
+static void tell_unknown_key(struct reading *reading, const struct token *name)
+{
+    const struct conf_reader *reader = reading->reader;
+    char quoted[TOKEN_QUOTED_SIZE];
+    char what[WHAT_SIZE] = "no such key";
+    char *text = strndup(name->text, name->size);
+    struct guess guess;
+    size_t key_count = 0;
+    guess_init(&guess, text == NULL ? "" : text);
+    for (size_t i = 0; i < reader->key_count; i++) {
+        if ((reader->keys[i].places & place_of(reading)) != 0) {
+            guess_offer(&guess, reader->keys[i].name);
+            key_count++;
+        }
+    }
+    if (reading->section != NULL) {
+        (void)snprintf(what, sizeof(what), "%s %s%s", key_count > 0 ? "no such key of a" : "a",
+                       reading->section->name, key_count > 0 ? "" : " has no keys");
+    }
+    if (key_count == 0) {
+        conf_add_mistake(reading->mistakes, name->line, "%s: %s; expected }",
+                         token_quote(quoted, name), what);
+    } else {
+        tell_unknown(reading, name, what, &guess);
+    }
+    free(text);
+}
+
+static void tell_of_key(struct reading *reading, uint32_t line, size_t index, const char *what)
+{
+    const struct conf_key *key = &reading->reader->keys[index];
+    char expected[EXPECTED_SIZE];
+    conf_print_expected(key, expected, sizeof(expected));
+    conf_add_mistake(reading->mistakes, line, "%s: %s; expected %s", key->name, what, expected);
+}
+
+/* ---- settings ---- */
+
+static bool is_told(const struct reading *reading, uint32_t line)
+{
+    return reading->tokens.told_line == line;
+}
+
+/* Takes a word, or tells what is wrong with the list here. */
+static void take_in_list(struct reading *reading, bool wants_value)
+{
+    struct tokens *tokens = &reading->tokens;
+    const uint32_t line = tokens->token.line;
+    if (tokens->token.kind == TOKEN_WORD && !wants_value) {
+        tokens_tell(tokens, line, "two values without a comma; expected one between them");
+    } else if (tokens->token.kind == TOKEN_COMMA && wants_value) {
+        tokens_tell(tokens, line, "a comma without a value; expected one before it");
+    } else if (tokens->token.kind == TOKEN_WORD) {
+        if (reading->value_count == CONF_VALUES_MAX) {
+            tokens_tell(tokens, line, "a list too long; expected at most %d values",
+                        CONF_VALUES_MAX);
+            return;
+        }
+        reading->value_lines[reading->value_count++] = line;
+    }
+}
+
+/* From the opening brace to the closing one. False: there is none, and the current token is not of
+ * the list. A comma may stand behind the last value. */
+static bool scan_list(struct reading *reading)
+{
+    struct tokens *tokens = &reading->tokens;
+    const uint32_t line = tokens->token.line;
+    bool wants_value = true;
+    reading->value_count = 0;
+    tokens_advance(tokens);
+    while (tokens->token.kind != TOKEN_CLOSE) {
+        const enum token_kind kind = tokens->token.kind;
+        if (kind == TOKEN_END || kind == TOKEN_EQUALS || kind == TOKEN_OPEN ||
+            tokens_is_statement(tokens)) {
+            tokens_tell(tokens, line, "a list is not closed; expected } at its end");
             return false;
         }
-        if ((token->kind == TOKEN_WORD) != wants_value) {
-            conf_add_mistake(scan->mistakes, token->line,
-                             wants_value ? "two commas in a row; expected a value between them"
-                                         : "two values without a comma; expected one between them");
-            wants_value = token->kind != TOKEN_WORD;
-        } else {
-            wants_value = !wants_value;
+        take_in_list(reading, wants_value);
+        if (kind != TOKEN_WRONG) {
+            wants_value = kind == TOKEN_COMMA;
         }
-        advance(scan);
+        tokens_advance(tokens);
     }
+    return true;
 }
 
-static void tell_no_value(struct scan *scan, const struct token *name)
+/* The value is `text`: hands it on if its shape is right. */
+static void take_setting(struct reading *reading, size_t key, const struct token *name,
+                         const struct token *text)
 {
-    conf_add_mistake(scan->mistakes, name->line, "%.*s: no value; expected one behind the =",
-                     (int)(name->size < QUOTED_SIZE ? name->size : QUOTED_SIZE), name->text);
-}
-
-/* At the '=' behind NAME: the value. */
-static void scan_value(struct scan *scan, const struct token *name)
-{
-    const uint32_t mistakes_before = scan->mistakes->count;
-    const uint32_t line = scan->token.line;
-    advance(scan);
-    const struct token value = scan->token;
-    const bool is_list = value.kind == TOKEN_OPEN;
-    if (value.line > line) { /* it is the next statement's */
-        tell_no_value(scan, name);
-        return;
-    }
-    if (is_list && !skip_list(scan)) {
-        return;
-    }
-    const char *end = scan->text + scan->at;
-    if (value.kind == TOKEN_WORD || is_list) {
-        advance(scan);
-    }
-    if (value.kind != TOKEN_WORD && !is_list) {
-        tell_no_value(scan, name);
-        return;
-    }
-    if (scan->mistakes->count == mistakes_before) {
-        read_setting(scan, name, value.text, (size_t)(end - value.text), is_list);
-    }
-}
-
-static void end_section(struct scan *scan)
-{
-    scan->section_line = 0;
-    scan->reader->on_section_end(scan->reader->context);
-}
-
-/* After NAME and maybe a title, at the opening brace. */
-static void scan_section(struct scan *scan, const struct token *name, const struct token *title)
-{
+    const struct conf_reader *reader = reading->reader;
+    const enum conf_shape shape = reader->keys[key].shape;
+    const bool is_list = text->kind == TOKEN_OPEN;
     struct values read = {.count = 0};
-    char *key = strndup(name->text, name->size);
-    if (scan->section_line != 0) {
-        conf_add_mistake(scan->mistakes, scan->section_line,
-                         "a section is not closed; expected } before line %u", name->line);
-        end_section(scan);
+    if (is_list && shape == CONF_ONE) {
+        tell_of_key(reading, name->line, key, "a list");
+        return;
     }
-    if (title->size > 0) {
-        read_values(&read, title->text, title->size, false);
+    if (!is_list && shape == CONF_LIST) {
+        tell_of_key(reading, name->line, key, "not a list");
+        return;
     }
-    if (key == NULL || read.is_bad) {
-        conf_add_mistake(scan->mistakes, name->line,
-                         "a title that is not understood; expected "
-                         "NAME \"TITLE\" {");
+    if (reading->value_count == 0) {
+        tell_of_key(reading, name->line, key, "an empty list");
+        return;
     }
-    scan->section_line = name->line;
-    scan->reader->on_section(scan->reader->context, name->line, key == NULL ? "" : key,
-                             read.count > 0 ? read.texts[0] : "");
+    read_values(&read, text->text, text->size, is_list);
+    if (read.is_bad || read.count != reading->value_count) {
+        tell_of_key(reading, name->line, key, "a value that is not understood");
+    } else if (reading->section_line == 0 || reading->is_section_known) {
+        const struct conf_setting setting = {
+            .line = name->line,
+            .key = key,
+            .place = place_of(reading),
+            .values = (const char *const *)read.texts,
+            .value_lines = reading->value_lines,
+            .value_count = read.count,
+        };
+        reader->on_setting(reader->context, &setting);
+    }
     free_values(&read);
-    free(key);
-    advance(scan);
 }
 
-static void scan_statement(struct scan *scan)
+/* What stands behind the value, in its line: nothing, but settings of a section may stand side by
+ * side. */
+static void check_rest(struct reading *reading, const struct token *name, uint32_t line)
 {
-    const struct token name = scan->token;
-    struct token title = {.size = 0};
-    advance(scan);
-    if (scan->token.kind == TOKEN_EQUALS) {
-        scan_value(scan, &name);
+    struct tokens *tokens = &reading->tokens;
+    const struct token *token = &tokens->token;
+    const bool is_in_section = reading->section_line != 0;
+    const bool is_statement = tokens_is_statement(tokens);
+    char quoted[TOKEN_QUOTED_SIZE];
+    if (token->kind == TOKEN_END || token->line != line ||
+        (is_in_section && (token->kind == TOKEN_CLOSE || is_statement))) {
         return;
     }
-    if (scan->token.kind == TOKEN_WORD && scan->token.line == name.line) {
-        title = scan->token;
-        advance(scan);
+    if (is_statement) {
+        tokens_tell(tokens, line, "two settings in one line; expected one a line");
+    } else {
+        tokens_tell(tokens, line, "%s: more behind its value; expected one setting a line",
+                    token_quote(quoted, name));
     }
-    if (scan->token.kind == TOKEN_OPEN) {
-        scan_section(scan, &name, &title);
+    tokens_skip_rest(tokens, line);
+}
+
+/* The key of a name that stands before an '='; what is wrong with it is told. */
+static size_t take_name(struct reading *reading, const struct token *name)
+{
+    uint32_t *lines = reading->section_line == 0 ? reading->lines : reading->section_lines;
+    const size_t key = find_key(reading, name);
+    if (key == NO_KEY) {
+        if (!is_place_unknown(reading)) {
+            tell_unknown_key(reading, name);
+        }
+    } else if (lines[key] != 0) {
+        conf_add_mistake(reading->mistakes, name->line,
+                         "%s stands in line %u already; expected it once",
+                         reading->reader->keys[key].name, lines[key]);
+        return NO_KEY;
+    } else {
+        lines[key] = name->line;
+    }
+    return key;
+}
+
+/* At the '=' behind NAME. */
+static void scan_setting(struct reading *reading, const struct token *name)
+{
+    struct tokens *tokens = &reading->tokens;
+    const size_t key = take_name(reading, name);
+    const uint32_t equals_line = tokens->token.line;
+    const uint32_t told_line = tokens->told_line;
+    tokens_advance(tokens);
+    struct token value = tokens->token;
+    const bool is_list = value.kind == TOKEN_OPEN;
+    if (value.line != equals_line || (value.kind != TOKEN_WORD && !is_list)) {
+        if (key != NO_KEY && !is_told(reading, equals_line)) {
+            tell_of_key(reading, name->line, key, "no value");
+        }
+        tokens->told_line = equals_line;
+        tokens_skip_rest(tokens, equals_line);
         return;
     }
-    conf_add_mistake(scan->mistakes, name.line,
-                     "%.*s: neither a setting nor a section; expected NAME = VALUE or NAME "
-                     "\"TITLE\" { ... }",
-                     (int)(name.size < QUOTED_SIZE ? name.size : QUOTED_SIZE), name.text);
-    while (scan->token.kind != TOKEN_END && scan->token.kind != TOKEN_CLOSE &&
-           scan->token.line == name.line) {
-        advance(scan);
+    if (is_list && !scan_list(reading)) {
+        tokens_skip_rest(tokens, equals_line);
+        return;
+    }
+    if (!is_list) {
+        reading->value_lines[0] = value.line;
+        reading->value_count = 1;
+    }
+    const uint32_t last_line = tokens->token.line;
+    const bool is_right = key != NO_KEY && tokens->told_line == told_line;
+    value.size = (size_t)(tokens->text + tokens->at - value.text);
+    tokens_advance(tokens);
+    check_rest(reading, name, last_line);
+    if (is_right && !is_told(reading, last_line)) {
+        take_setting(reading, key, name, &value);
     }
 }
 
-static void scan_all(struct scan *scan)
+/* ---- sections ---- */
+
+static void end_section(struct reading *reading)
 {
-    advance(scan);
-    while (scan->token.kind != TOKEN_END) {
-        if (scan->token.kind == TOKEN_WORD) {
-            scan_statement(scan);
-        } else if (scan->token.kind == TOKEN_CLOSE && scan->section_line != 0) {
-            end_section(scan);
-            advance(scan);
-        } else {
-            conf_add_mistake(scan->mistakes, scan->token.line,
-                             "unexpected %.1s; expected NAME = VALUE", scan->token.text);
-            advance(scan);
+    const bool was_known = reading->is_section_known;
+    reading->section_line = 0;
+    reading->section = NULL;
+    reading->is_section_known = false;
+    if (was_known) {
+        reading->reader->on_section_end(reading->reader->context);
+    }
+}
+
+/* Makes the section of this name the current one, or else one whose name is near. */
+static void choose_section(struct reading *reading, const struct token *name)
+{
+    const struct conf_reader *reader = reading->reader;
+    char *text = strndup(name->text, name->size);
+    struct guess guess;
+    guess_init(&guess, text == NULL ? "" : text);
+    for (size_t i = 0; i < reader->section_count; i++) {
+        const struct conf_section *section = &reader->sections[i];
+        const char *meant = guess.meant;
+        guess_offer(&guess, section->name);
+        if (guess.meant != meant) {
+            reading->section = section;
+        }
+        if (text != NULL && strcmp(section->name, text) == 0) {
+            reading->section = section;
+            reading->is_section_known = true;
         }
     }
-    if (scan->section_line != 0) {
-        conf_add_mistake(scan->mistakes, scan->section_line,
+    if (!reading->is_section_known) {
+        tell_unknown(reading, name, "no such section", &guess);
+    }
+    free(text);
+}
+
+/* At the opening brace, after NAME and maybe a title (of size 0 if not). */
+static void scan_section(struct reading *reading, const struct token *name,
+                         const struct token *title)
+{
+    const struct conf_reader *reader = reading->reader;
+    struct values read = {.count = 0};
+    if (reading->section_line != 0) {
+        conf_add_mistake(reading->mistakes, reading->section_line,
+                         "a section is not closed; expected } before line %u", name->line);
+        end_section(reading);
+    }
+    choose_section(reading, name);
+    reading->section_line = name->line;
+    memset(reading->section_lines, 0, sizeof(reading->section_lines));
+    if (title->size > 0 && !is_told(reading, title->line)) {
+        read_values(&read, title->text, title->size, false);
+        if (read.is_bad || read.count != 1) {
+            tokens_tell(&reading->tokens, name->line,
+                        "a title that is not understood; expected NAME \"TITLE\" {");
+        }
+    }
+    reading->is_section_known = reading->is_section_known && !is_told(reading, name->line);
+    if (reading->is_section_known) {
+        reader->on_section(reader->context, name->line, reading->section,
+                           read.count > 0 ? read.texts[0] : "");
+    }
+    free_values(&read);
+    tokens_advance(&reading->tokens);
+}
+
+/* ---- statements ---- */
+
+/* The statement has neither '=' nor what would make it a section. */
+static void tell_no_statement(struct reading *reading, const struct token *name)
+{
+    struct tokens *tokens = &reading->tokens;
+    const size_t key = find_key(reading, name);
+    char quoted[TOKEN_QUOTED_SIZE];
+    token_quote(quoted, name);
+    if (key != NO_KEY) {
+        tokens_tell(tokens, name->line, "%s: no '='; expected %s = VALUE", quoted, quoted);
+    } else if (reading->reader->section_count == 0 || reading->section_line != 0) {
+        tokens_tell(tokens, name->line, "%s: not a setting; expected NAME = VALUE", quoted);
+    } else {
+        tokens_tell(tokens, name->line,
+                    "%s: neither a setting nor a section; expected NAME = VALUE or NAME \"TITLE\" "
+                    "{ ... }",
+                    quoted);
+    }
+}
+
+static void scan_statement(struct reading *reading)
+{
+    struct tokens *tokens = &reading->tokens;
+    const struct token name = tokens->token;
+    struct token title = {.size = 0};
+    tokens_advance(tokens);
+    if (tokens->token.kind == TOKEN_EQUALS) {
+        scan_setting(reading, &name);
+        return;
+    }
+    if (tokens->token.kind == TOKEN_WORD && tokens->token.line == name.line) {
+        title = tokens->token;
+        tokens_advance(tokens);
+    }
+    if (tokens->token.kind == TOKEN_OPEN && reading->reader->section_count > 0 &&
+        find_key(reading, &name) == NO_KEY) {
+        scan_section(reading, &name, &title);
+        return;
+    }
+    if (!is_place_unknown(reading)) {
+        tell_no_statement(reading, &name);
+    }
+    if (tokens->token.kind == TOKEN_OPEN && scan_list(reading)) {
+        tokens_advance(tokens);
+    }
+    tokens_skip_rest(tokens, name.line);
+}
+
+static void scan_all(struct reading *reading)
+{
+    struct tokens *tokens = &reading->tokens;
+    tokens_advance(tokens);
+    while (tokens->token.kind != TOKEN_END && reading->mistakes->count < CONF_MISTAKES_TOLD_MAX) {
+        const struct token token = tokens->token;
+        if (token.kind == TOKEN_WORD) {
+            scan_statement(reading);
+        } else if (token.kind == TOKEN_CLOSE && reading->section_line != 0) {
+            end_section(reading);
+            tokens_advance(tokens);
+        } else {
+            tokens_tell(tokens, token.line, "unexpected %.1s; expected NAME = VALUE", token.text);
+            tokens_advance(tokens);
+            tokens_skip_rest(tokens, token.line);
+        }
+    }
+    if (reading->section_line != 0 && tokens->token.kind == TOKEN_END) {
+        conf_add_mistake(reading->mistakes, reading->section_line,
                          "a section is not closed; expected } at its end");
-        end_section(scan);
+    }
+    if (reading->section_line != 0) {
+        end_section(reading);
     }
 }
 
 /* ---- the file ---- */
 
-/* What is in the way of reading the file; "": nothing. */
+/* What is in the way of reading the file; NULL: nothing. */
 static const char *unreadable(const struct stat *state)
 {
     if (S_ISDIR(state->st_mode)) {
-        return "is a directory; expected a file";
+        return "is a directory; expected a file of NAME = VALUE lines";
     }
     if (!S_ISREG(state->st_mode)) {
-        return "is not a regular file; expected one";
+        return "is not a regular file; expected a file of NAME = VALUE lines";
     }
-    return state->st_size > CONF_FILE_SIZE_MAX ? "is too large; expected at most 1MiB" : "";
+    return state->st_size > CONF_FILE_SIZE_MAX ? "is too large; expected at most 1MiB" : NULL;
 }
 
 /* The text, allocated, with a NUL behind it; NULL: *mistakes says why. */
@@ -479,23 +505,28 @@ static char *load(const char *path, size_t *size, struct conf_mistakes *mistakes
 {
     struct stat state;
     char *text = NULL;
-    const char *why = "";
+    const char *why = NULL;
     ssize_t got = -1;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd != -1 && fstat(fd, &state) == 0) {
         why = unreadable(&state);
-        text = why[0] == '\0' ? calloc(1, (size_t)state.st_size + 1) : NULL;
+        text = why == NULL ? calloc(1, (size_t)state.st_size + 1) : NULL;
     }
     if (text != NULL) {
         got = pread(fd, text, (size_t)state.st_size, 0);
     }
-    if (got == -1) {
-        conf_add_mistake(mistakes, 0, "%s%s", why[0] == '\0' ? "cannot be read: " : why,
-                         why[0] == '\0' ? strerrordesc_np(errno) : "");
+    if (got != -1) {
+        *size = (size_t)got;
+    } else {
+        if (why != NULL) {
+            conf_add_mistake(mistakes, CONF_LINE_WHOLE, "%s", why);
+        } else {
+            conf_add_mistake(mistakes, CONF_LINE_WHOLE,
+                             "cannot be read: %s; expected a file of NAME = VALUE lines",
+                             strerrordesc_np(errno));
+        }
         free(text);
         text = NULL;
-    } else {
-        *size = (size_t)got;
     }
     if (fd != -1) {
         (void)close(fd);
@@ -503,55 +534,32 @@ static char *load(const char *path, size_t *size, struct conf_mistakes *mistakes
     return text;
 }
 
+static uint32_t line_at(const char *text, const char *at)
+{
+    uint32_t line = 1;
+    for (; text < at; text++) {
+        line += *text == '\n' ? 1 : 0;
+    }
+    return line;
+}
+
 void conf_read(const char *path, const struct conf_reader *reader, struct conf_mistakes *mistakes)
 {
-    struct scan scan = {.line = 1, .reader = reader, .mistakes = mistakes};
-    char *text = load(path, &scan.size, mistakes);
+    struct reading reading = {.reader = reader, .mistakes = mistakes};
+    struct tokens *tokens = &reading.tokens;
+    TREADLE_ASSERT(reader->key_count <= CONF_KEY_COUNT_MAX);
+    char *text = load(path, &tokens->size, mistakes);
     if (text == NULL) {
         return;
     }
-    scan.text = text;
-    scan_all(&scan);
+    const char *zero = memchr(text, '\0', tokens->size);
+    if (zero != NULL) {
+        conf_add_mistake(mistakes, line_at(text, zero), "a zero byte; expected a text file");
+    } else {
+        tokens->text = text;
+        tokens->line = 1;
+        tokens->mistakes = mistakes;
+        scan_all(&reading);
+    }
     free(text);
-}
-
-/* ---- names ---- */
-
-/* How many letters must be put in, left out or changed to make one name of the other. */
-static size_t distance(const char *left, const char *right)
-{
-    size_t row[GUESS_SIZE + 1];
-    const size_t right_size = strnlen(right, GUESS_SIZE);
-    for (size_t i = 0; i <= right_size; i++) {
-        row[i] = i;
-    }
-    for (size_t i = 0; left[i] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < right_size; j++) {
-            const size_t change = diagonal + (left[i] == right[j] ? 0 : 1);
-            size_t least = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
-            least = change < least ? change : least;
-            diagonal = row[j + 1];
-            row[j + 1] = least;
-        }
-    }
-    return row[right_size];
-}
-
-const char *conf_guess(const char *name, const char *const *names, size_t name_count)
-{
-    const char *guess = NULL;
-    size_t least = GUESS_MAX + 1;
-    if (strlen(name) > GUESS_SIZE) {
-        return NULL;
-    }
-    for (size_t i = 0; i < name_count; i++) {
-        const size_t far = distance(name, names[i]);
-        if (far < least && far < strlen(names[i])) {
-            least = far;
-            guess = names[i];
-        }
-    }
-    return guess;
 }

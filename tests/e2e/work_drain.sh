@@ -54,6 +54,7 @@ running=$(cat "$out")
 eventually 5 is_running "$running" || fail "it does not run"
 cli worker drain w2
 then_exit 0
+eventually 2 has_line worker-w2.log 'finishing 1 task, taking nothing new' || fail "it does not say that it drains"
 exits_with w2 0
 then_state "$running" succeeded
 

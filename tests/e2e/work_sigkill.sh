@@ -18,6 +18,10 @@ has_pids() { # FILE COUNT
     [[ $(wc -l <"$1" 2>/dev/null) -ge $2 ]]
 }
 
+has_descendants() { # PID COUNT
+    [[ $(descendants "$1" | wc -l) -ge $2 ]]
+}
+
 then_all_are_gone() { # PID...
     local pid until_ms
     until_ms=$(($(now_ms) + 1000))
@@ -69,3 +73,25 @@ kill -KILL "$(pgrep -P "$worker")"
 wait_gone "$worker" 5 || fail "the worker goes on without its zygote"
 has_line worker-w3.log 'the process that starts all others \([0-9]+\) has died' || fail "it does not say why"
 then_all_are_gone "${all[@]}"
+
+step "so with what left its session, but not with what was there before the worker"
+rm pids
+# shellcheck disable=SC2016 # for the inner shell
+start worker-w4 bash -c 'sleep 600 & echo $! >other.pid; exec "$@"' - \
+    "$bin/treadle" work --name w4 long.command -- sh -c \
+    'echo $$ >>pids; setsid sh -c "echo \$\$ >>pids; setsid sleep 600 & sleep 600" & sleep 600'
+worker=$last_pid
+eventually 10 is_worker_there w4 || fail "the worker does not come up"
+cli submit long.command --attempts 1
+then_exit 0
+eventually 10 has_pids pids 2 || fail "the command did not begin"
+other=$(cat other.pid)
+started+=("$other")
+zygote=$(pgrep -P "$worker" | grep -vx "$other")
+eventually 5 has_descendants "$zygote" 5 || fail "too few processes"
+mapfile -t all < <(descendants "$zygote"; cat pids)
+kill -KILL "$zygote"
+wait_gone "$worker" 5 || fail "the worker goes on without its zygote"
+then_all_are_gone "${all[@]}"
+! is_gone "$other" || fail "a process that is not the worker's was killed"
+kill -KILL "$other"

@@ -78,8 +78,9 @@ static bool take_greeting(int fd)
 
 int raw_peer_open(const char *endpoint, uint32_t send_timeout_ms)
 {
-    uint8_t greeting[GREETING_SIZE] = {[0] = 0xff, [8] = 1, [9] = 0x7f, [10] = 3};
-    memcpy(greeting + 12, "NULL", 4);
+    const uint8_t greeting[GREETING_SIZE] = {
+        [0] = 0xff, [8] = 1,    [9] = 0x7f, [10] = 3,
+        [12] = 'N', [13] = 'U', [14] = 'L', [15] = 'L'}; /* the mechanism */
     const int fd = connect_to(endpoint);
     if (fd == -1) {
         return -1;

@@ -23,7 +23,7 @@ static char folder[] = "/tmp/treadle-config-XXXXXX";
 static char path[64];
 static struct config config;
 static struct config_source source;
-static struct config_mistakes mistakes;
+static struct conf_mistakes mistakes;
 
 static int make_folder(void **unused)
 {
@@ -70,7 +70,7 @@ static bool when_it_is_loaded(void)
 
 static void print_mistakes(void)
 {
-    for (uint32_t i = 0; i < mistakes.count && i < CONFIG_MISTAKES_MAX; i++) {
+    for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
         print_error("%u: %s\n", mistakes.at[i].line, mistakes.at[i].text);
     }
 }
@@ -196,11 +196,11 @@ static void test_one_endpoint_needs_no_braces(void **unused)
 static void test_what_was_given_goes_before_the_file(void **unused)
 {
     (void)unused;
-    char why[CONFIG_TEXT_SIZE];
+    char why[CONF_TEXT_SIZE];
     given_a_file("log_level = error\nlisten = \"ipc:///tmp/a.sock\"\nliveness = 4\n");
-    assert_true(config_set(&source.given, CONFIG_LOG_LEVEL, "debug", CONFIG_LINE_GIVEN, why));
+    assert_true(config_set(&source.given, CONFIG_LOG_LEVEL, "debug", CONF_LINE_GIVEN, why));
     assert_true(
-        config_set(&source.given, CONFIG_LISTEN, "ipc:///tmp/b.sock", CONFIG_LINE_GIVEN, why));
+        config_set(&source.given, CONFIG_LISTEN, "ipc:///tmp/b.sock", CONF_LINE_GIVEN, why));
     then_it_is_good();
     assert_int_equal(config.value[CONFIG_LOG_LEVEL], LOG_LEVEL_DEBUG);
     assert_int_equal(config.value[CONFIG_LIVENESS], 4);
@@ -238,7 +238,7 @@ static void test_every_key_takes_its_least_and_its_greatest_and_nothing_beyond(v
         {CONFIG_LOG_FORMAT, {"auto", "journal"}, {"xml", ""}},
         {CONFIG_INSECURE, {"true", "false"}, {"yes", "1"}},
     };
-    char why[CONFIG_TEXT_SIZE];
+    char why[CONF_TEXT_SIZE];
     config_init(&config);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         for (int j = 0; j < 2; j++) {
@@ -272,11 +272,11 @@ static const struct {
     {1, "heartbeat =\nliveness = 3\n", "heartbeat: no value",
      "expected a span from 100ms to 1m, such as"},
     {1, "heartbeat = # none\n", "heartbeat: no value", "expected a span"},
-    {1, "= 5\n", "not a setting", "expected NAME = VALUE"},
+    {1, "= 5\n", "unexpected =", "expected NAME = VALUE"},
     {1, "heartbeat = {1s}\n", "heartbeat: a list", "expected a span"},
     {1, "heartbeat { }\n", "heartbeat: no '='", "expected heartbeat = VALUE"},
-    {2, "liveness = 3\n}\nheartbeat = 2s\n", "not a setting", "expected NAME = VALUE"},
-    {1, "heartbeat = = 1s\n", "two settings in one line", "expected one a line"},
+    {2, "liveness = 3\n}\nheartbeat = 2s\n", "unexpected }", "expected NAME = VALUE"},
+    {1, "heartbeat = = 1s\n", "heartbeat: no value", "expected a span"},
     {1, "heartbeat += 1s\n", "unexpected character +", "expected NAME = VALUE"},
     {1, "include(\"/etc/passwd\")\n", "unexpected character (", "expected NAME = VALUE"},
     /* lists and strings that are not closed */
@@ -379,14 +379,14 @@ static void test_all_mistakes_of_a_file_are_told_in_order_of_their_lines(void **
 static void test_more_mistakes_than_are_kept_are_counted(void **unused)
 {
     (void)unused;
-    char text[1024] = "";
-    for (uint32_t i = 0; i < 2 * CONFIG_MISTAKES_MAX; i++) {
+    char text[2048] = "";
+    for (uint32_t i = 0; i < 2 * CONF_MISTAKES_MAX; i++) {
         (void)snprintf(text + strlen(text), sizeof text - strlen(text), "colour%u = blue\n", i);
     }
     given_a_file(text);
     assert_false(when_it_is_loaded());
-    assert_int_equal(mistakes.count, 2 * CONFIG_MISTAKES_MAX);
-    assert_int_equal(mistakes.at[CONFIG_MISTAKES_MAX - 1].line, CONFIG_MISTAKES_MAX);
+    assert_int_equal(mistakes.count, 2 * CONF_MISTAKES_MAX);
+    assert_int_equal(mistakes.at[CONF_MISTAKES_MAX - 1].line, CONF_MISTAKES_MAX);
 }
 
 static void test_too_many_endpoints_are_a_mistake(void **unused)
@@ -404,12 +404,12 @@ static void test_too_many_endpoints_are_a_mistake(void **unused)
 static void test_mistake_is_printed_with_file_and_line(void **unused)
 {
     (void)unused;
-    char text[CONFIG_TEXT_SIZE];
-    struct config_mistake mistake = {.line = 7, .text = "what; expected that"};
-    config_print_mistake(text, sizeof text, "a.conf", &mistake);
+    char text[CONF_TEXT_SIZE];
+    struct conf_mistake mistake = {.line = 7, .text = "what; expected that"};
+    conf_print_mistake(text, sizeof text, "a.conf", &mistake);
     assert_string_equal(text, "a.conf:7: what; expected that");
     mistake.line = 0;
-    config_print_mistake(text, sizeof text, "a.conf", &mistake);
+    conf_print_mistake(text, sizeof text, "a.conf", &mistake);
     assert_string_equal(text, "a.conf: what; expected that");
 }
 
@@ -477,7 +477,7 @@ static void test_file_over_its_limit_is_a_mistake(void **unused)
 {
     (void)unused;
     given_a_file("");
-    assert_int_equal(truncate(path, CONFIG_FILE_SIZE_MAX + 1), 0);
+    assert_int_equal(truncate(path, CONF_FILE_SIZE_MAX + 1), 0);
     then_the_mistake_is(0, "is too large", "at most 1MiB");
 }
 
@@ -544,7 +544,7 @@ static void test_whatever_the_bytes_it_is_good_or_says_what_is_wrong(void **unus
         const bool is_good = when_it_is_loaded();
         assert_int_equal(is_good, mistakes.count == 0);
         good_count += is_good ? 1 : 0;
-        for (uint32_t j = 0; j < mistakes.count && j < CONFIG_MISTAKES_MAX; j++) {
+        for (uint32_t j = 0; j < mistakes.count && j < CONF_MISTAKES_MAX; j++) {
             assert_true(mistakes.at[j].line <= 16);
             assert_true(strstr(mistakes.at[j].text, "; expected ") != NULL ||
                         strstr(mistakes.at[j].text, "; did you mean ") != NULL);

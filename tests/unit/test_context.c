@@ -474,6 +474,33 @@ static enum treadle_end fill_meta(treadle_context *self, const struct treadle_at
     return TREADLE_END_SUCCESS;
 }
 
+static enum treadle_end remove_all_meta(treadle_context *self, const struct treadle_attempt *given)
+{
+    for (size_t i = 0; i < given->meta_count; i++) {
+        assert_int_equal(treadle_context_set_meta(self, given->meta[i].name, NULL, 0), TREADLE_OK);
+    }
+    assert_int_equal(treadle_context_set_meta(self, "brief", "v", 1), TREADLE_OK);
+    assert_int_equal(treadle_context_set_meta(self, "brief", NULL, 0), TREADLE_OK);
+    return TREADLE_END_SUCCESS;
+}
+
+static void test_of_a_meta_that_was_kept_the_last_name_removed_stays_empty(void **state)
+{
+    (void)state;
+    const struct treadle_meta *meta;
+    size_t count;
+    when_it_runs(remove_all_meta);
+    assert_false(context_take_meta(context, &meta, &count)); /* nobody has heard of any */
+    given_meta("cursor", "17");
+    given_meta("old", "x");
+    when_it_runs(remove_all_meta);
+    assert_true(context_take_meta(context, &meta, &count));
+    assert_int_equal(count, 1);
+    assert_string_equal(meta[0].name, "brief");
+    assert_int_equal(meta[0].value_size, 0);
+    assert_false(context_take_meta(context, &meta, &count));
+}
+
 static void test_meta_is_limited_in_number_and_size(void **state)
 {
     (void)state;
@@ -674,6 +701,7 @@ int main(void)
         SENTENCE(test_large_results_come_whole_one_after_the_other),
         SENTENCE(test_a_result_that_is_null_is_a_mistake),
         SENTENCE(test_meta_changes_and_is_told_once),
+        SENTENCE(test_of_a_meta_that_was_kept_the_last_name_removed_stays_empty),
         SENTENCE(test_meta_is_limited_in_number_and_size),
         SENTENCE(test_the_time_left_is_that_of_the_nearer_end),
         SENTENCE(test_no_time_is_left_after_the_timeout),

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -81,6 +83,38 @@ static void jump_to(uintptr_t address)
     wild(); /* meant to crash: NOLINT(clang-analyzer-core.CallAndMessage) */
 }
 
+static void leave_orphans(long count)
+{
+    for (long i = 0; i < count; i++) {
+        const pid_t pid = fork();
+        if (pid == 0) {
+            (void)!fork(); /* both end; the second one's parent is then another */
+            _exit(0);
+        }
+        (void)waitpid(pid, NULL, 0);
+    }
+    (void)usleep(100000);
+}
+
+/* Starts a process that lives for a second; the next call waits for it. */
+static enum treadle_end keep_own_child(treadle_context *context)
+{
+    static pid_t own;
+    int state = 0;
+    if (own != 0) {
+        return treadle_context_fail(
+            context, TREADLE_END_PERMANENT,
+            waitpid(own, &state, 0) == own && WEXITSTATUS(state) == 9 ? "own.waited" : "own.lost",
+            "the process that an earlier attempt started");
+    }
+    own = fork();
+    if (own == 0) {
+        (void)sleep(1);
+        _exit(9);
+    }
+    return TREADLE_END_SUCCESS;
+}
+
 /* The first word of the body says what to do, a number after it how much. */
 static enum treadle_end run(treadle_context *context, const struct treadle_attempt *attempt)
 {
@@ -125,6 +159,17 @@ static enum treadle_end run(treadle_context *context, const struct treadle_attem
             (void)usleep(1000);
         }
         return treadle_context_fail(context, TREADLE_END_TRANSIENT, "cancelled", "was cancelled");
+    } else if (IS("escape")) {
+        if (fork() == 0) {
+            (void)setsid();
+            (void)sleep(10);
+            _exit(0);
+        }
+        (void)sleep(10);
+    } else if (IS("orphans")) {
+        leave_orphans(number);
+    } else if (IS("own")) {
+        return keep_own_child(context);
     } else if (IS("pid")) {
         world->pid = getpid();
     }
@@ -646,6 +691,60 @@ static void test_what_waits_behind_a_long_one_is_run_elsewhere(void **unused)
     assert_int_equal(world->run_count, attempt_count);
 }
 
+/* More than the socket holds: one of them is written in part when the long one turns out to be. */
+static void given_large_ones_behind(const uint64_t lease)
+{
+    static char large[100000];
+    memset(large, 'e', sizeof(large));
+    for (int i = 0; i < 60; i++) {
+        (void)start_bytes(large, sizeof(large));
+    }
+    then_it_ended_as(lease, END_NONE);
+}
+
+static void test_what_is_written_in_part_behind_a_long_one_is_run_elsewhere(void **unused)
+{
+    (void)unused;
+    given_a_pool(2);
+    given_short_handlers_were_measured();
+    const uint64_t until_ms = clock_ms() + 20000;
+    const uint64_t lease = when_it_starts("until");
+    given_large_ones_behind(lease);
+    while (end_count < attempt_count - 1) { /* it never ends by itself */
+        assert_true(clock_ms() < until_ms);
+        (void)round_within(1000);
+    }
+    then_it_ended_as(lease, END_NONE);
+    when_it_is_cancelled(lease);
+    when_all_have_ended();
+    const uint64_t next = when_it_starts("e"); /* the stream goes on where it should */
+    when_all_have_ended();
+    then_it_ended_as(next, END_SUCCESS);
+    assert_int_equal(world->run_count, attempt_count);
+}
+
+static void test_what_is_written_in_part_can_be_recalled(void **unused)
+{
+    (void)unused;
+    given_a_pool(1);
+    given_short_handlers_were_measured();
+    const uint64_t lease = when_it_starts("until");
+    given_large_ones_behind(lease);
+    (void)executor_may_wait(executor); /* sends */
+    for (uint64_t other = lease + 1; other < attempt_count; other++) {
+        assert_true(executor_recall(executor, other));
+        end_count++;
+        memset(bodies[other], 'x', attempts[other].body.size); /* nobody looks at it any more */
+    }
+    when_has_started(lease);
+    const uint64_t next = when_it_starts("e");
+    when_it_is_cancelled(lease);
+    when_all_have_ended();
+    then_it_ended_as(next, END_SUCCESS);
+    assert_int_equal(world->run_count, 102);
+    assert_int_equal(world->start_count, 1);
+}
+
 static void test_progress_brings_meta_and_tells_the_start(void **unused)
 {
     (void)unused;
@@ -829,6 +928,80 @@ static void test_the_reason_of_an_unfit_child_is_told(void **unused)
     when_all_have_ended();
     then_it_failed_as(lease, FAILURE_PREPARE, "child.unfit");
     assert_string_equal(ends[lease].message, "plugin.so: no such plugin");
+}
+
+static void test_for_want_of_descriptors_attempts_fail_for_now(void **unused)
+{
+    (void)unused;
+    struct rlimit usual;
+    given_a_pool(1);
+    const int next_fd = dup(STDERR_FILENO);
+    close(next_fd);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    const struct rlimit narrow = {(rlim_t)next_fd + 2, usual.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &narrow), 0);
+    const uint64_t lease = when_it_starts("e");
+    when_all_have_ended();
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    then_it_failed_as(lease, FAILURE_TRANSIENT, "spawn.EMFILE");
+    const uint64_t next = when_it_starts("e");
+    when_all_have_ended();
+    then_it_ended_as(next, END_SUCCESS);
+}
+
+/* A program that forks has copies of what the pool watches. */
+static void test_a_dead_child_is_not_heard_of_through_a_copy_of_its_descriptors(void **unused)
+{
+    (void)unused;
+    given_a_pool(1);
+    const uint64_t lease = when_it_starts("escape");
+    when_has_started(lease);
+    const pid_t copy = fork();
+    if (copy == 0) {
+        (void)alarm(5); /* whatever becomes of the test */
+        (void)pause();
+    }
+    executor_kill(executor, lease);
+    when_all_have_ended();
+    when_time_passes_ms(200); /* what escaped holds the child's stderr, and is killed now */
+    assert_int_equal(kill(copy, SIGKILL), 0);
+    assert_int_equal(waitpid(copy, NULL, 0), copy);
+    then_it_failed_as(lease, FAILURE_CRASH, "signal.KILL");
+}
+
+/* Dead or alive. */
+static uint32_t children_count(pid_t process)
+{
+    char path[64];
+    int child;
+    uint32_t count = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", process, process);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    while (fscanf(file, "%d", &child) == 1) { /* NOLINT(cert-err34-c): the kernel wrote it */
+        count++;
+    }
+    fclose(file);
+    return count;
+}
+
+static void test_what_a_child_took_in_is_waited_for_and_its_own_left_alone(void **unused)
+{
+    (void)unused;
+    given_a_pool(1);
+    (void)when_it_starts("own");
+    (void)when_it_starts("orphans 200");
+    (void)when_it_starts("pid");
+    when_all_have_ended();
+    assert_int_equal(children_count(world->pid), 201);
+    for (int i = 0; i < 30; i++) {
+        (void)when_it_starts("e");
+        when_time_passes_ms(100);
+    }
+    assert_in_range(children_count(world->pid), 1, 70);
+    const uint64_t lease = when_it_starts("own");
+    when_all_have_ended();
+    then_it_failed_as(lease, FAILURE_PERMANENT, "own.waited");
 }
 
 static void then_what_it_puts_is_damage(const void *data, size_t size)
@@ -1058,6 +1231,8 @@ int main(void)
         SENTENCE(test_a_long_start_is_told_while_it_runs),
         SENTENCE(test_nobody_wakes_up_while_a_long_one_runs_or_nothing_does),
         SENTENCE(test_what_waits_behind_a_long_one_is_run_elsewhere),
+        SENTENCE(test_what_is_written_in_part_behind_a_long_one_is_run_elsewhere),
+        SENTENCE(test_what_is_written_in_part_can_be_recalled),
         SENTENCE(test_progress_brings_meta_and_tells_the_start),
         SENTENCE(test_what_waits_can_be_recalled_and_what_runs_cannot),
         SENTENCE(test_cancel_reaches_the_handler),
@@ -1072,6 +1247,9 @@ int main(void)
         SENTENCE(test_a_child_that_dies_while_idle_is_replaced),
         SENTENCE(test_a_pool_whose_children_end_at_once_fails_what_waits),
         SENTENCE(test_the_reason_of_an_unfit_child_is_told),
+        SENTENCE(test_for_want_of_descriptors_attempts_fail_for_now),
+        SENTENCE(test_what_a_child_took_in_is_waited_for_and_its_own_left_alone),
+        SENTENCE(test_a_dead_child_is_not_heard_of_through_a_copy_of_its_descriptors),
         SENTENCE(test_garbage_in_the_ring_is_a_crash_of_the_one_that_ran),
         SENTENCE(test_what_runs_fails_and_what_waits_returns_when_the_zygote_dies),
         SENTENCE(test_destroying_ends_what_runs_and_tells_nobody),

@@ -93,8 +93,8 @@ static bool take(void)
 
 static const char *event_text(enum worker_event_kind kind)
 {
-    static const char *const texts[] = {"WELCOME", "LOST",   "RECONNECT", "REFUSED", "START",
-                                        "RECALL",  "CANCEL", "KILL",      "DRAINED"};
+    static const char *const texts[] = {"WELCOME", "LOST",   "RECONNECT", "REFUSED",  "START",
+                                        "RECALL",  "CANCEL", "KILL",      "DRAINING", "DRAINED"};
     return texts[kind];
 }
 
@@ -1340,6 +1340,10 @@ static void test_drain_returns_the_queued_finishes_the_running_and_says_goodbye(
     when_leases_are_dispatched(1, 3);
     then_it_starts(1);
     when_told(MESSAGE_DRAIN);
+    then_it_tells(DRAINING);
+    assert_int_equal(worker_session_counts(session).running, 1);
+    when_told(MESSAGE_DRAIN); /* once more is no news */
+    then_it_tells_nothing();
     then_it_sends(RETURNED);
     assert_int_equal(sent.as.returned.entries.count, 2);
     assert_int_equal(sent.upto, 3); /* what has been dispatched, and no more */

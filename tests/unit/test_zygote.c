@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -447,6 +448,31 @@ static pid_t fork_supervisor(int output, bool has_copy)
     }
 }
 
+/* As fork_supervisor() with a copy; and it does not listen, so that its zygote has to wait. */
+static pid_t fork_deaf_supervisor(int output)
+{
+    const pid_t supervisor = fork();
+    if (supervisor != 0) {
+        return supervisor;
+    }
+    if (zygote_open(&zygote, &config) != TREADLE_OK) {
+        _exit(1);
+    }
+    start_child(CHILD_HANGS, &output, 1, 0);
+    for (int i = 0; i < 1000; i++) {
+        start_child(99, NULL, 0, 0);
+    }
+    if (fork() == 0) {
+        close(output);
+        (void)alarm(4);
+        (void)pause();
+    }
+    (void)!write(output, "a", 1);
+    for (;;) {
+        (void)pause();
+    }
+}
+
 static void then_a_killed_supervisor_leaves_nothing(bool has_copy)
 {
     int fds[2];
@@ -470,6 +496,68 @@ static void test_the_supervisors_death_counts_also_when_somebody_holds_its_socke
 {
     (void)unused;
     then_a_killed_supervisor_leaves_nothing(true);
+}
+
+static void test_the_death_of_a_supervisor_that_did_not_listen_ends_everything(void **unused)
+{
+    (void)unused;
+    int fds[2];
+    zygote_close(&zygote);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    const pid_t supervisor = fork_deaf_supervisor(fds[1]);
+    close(fds[1]);
+    then_output_is(fds[0], "a");
+    (void)usleep(500000); /* for the zygote to be stuck */
+    assert_int_equal(kill(supervisor, SIGKILL), 0);
+    assert_int_equal(waitpid(supervisor, NULL, 0), supervisor);
+    then_nobody_is_left(fds[0]);
+}
+
+static void test_a_copy_of_the_supervisor_does_not_end_the_zygote(void **unused)
+{
+    (void)unused;
+    const pid_t zygote_process = zygote_pid(zygote);
+    const pid_t copy = fork();
+    if (copy == 0) {
+        zygote_close(&zygote);
+        _exit(zygote == NULL ? 0 : 1);
+    }
+    int state = -1;
+    assert_int_equal(waitpid(copy, &state, 0), copy);
+    assert_int_equal(state, 0);
+    assert_int_equal(kill(zygote_process, 0), 0);
+    when_it_ends(start_script(":", NULL, STDOUT_FILENO));
+}
+
+/* How many of descriptors 0, 1 and 2 are what /dev/null is, when they were closed. */
+static int count_provided(void)
+{
+    int count = 0;
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        close(fd);
+    }
+    if (zygote_open(&zygote, &config) != TREADLE_OK) {
+        return -1;
+    }
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        struct stat state;
+        count += fstat(fd, &state) == 0 && S_ISCHR(state.st_mode);
+    }
+    zygote_close(&zygote);
+    return count;
+}
+
+static void test_nothing_takes_the_place_of_a_closed_output(void **unused)
+{
+    (void)unused;
+    int state = -1;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        _exit(count_provided());
+    }
+    assert_int_equal(waitpid(pid, &state, 0), pid);
+    assert_true(WIFEXITED(state));
+    assert_int_equal(WEXITSTATUS(state), 3);
 }
 
 static void test_a_terminals_signals_leave_the_zygote_alone(void **unused)
@@ -720,6 +808,9 @@ int main(void)
         SENTENCE(test_closing_ends_everything),
         SENTENCE(test_the_supervisors_death_by_sigkill_ends_everything),
         SENTENCE(test_the_supervisors_death_counts_also_when_somebody_holds_its_socket),
+        SENTENCE(test_the_death_of_a_supervisor_that_did_not_listen_ends_everything),
+        SENTENCE(test_a_copy_of_the_supervisor_does_not_end_the_zygote),
+        SENTENCE(test_nothing_takes_the_place_of_a_closed_output),
         SENTENCE(test_a_terminals_signals_leave_the_zygote_alone),
         SENTENCE(test_the_zygotes_death_ends_its_runs_and_is_told_once),
         SENTENCE(test_a_hundred_runs_at_a_time),

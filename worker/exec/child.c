@@ -18,6 +18,7 @@
 
 #include "common/base/assert.h"
 #include "worker/context.h"
+#include "worker/exec/adopted.h"
 #include "worker/exec/crash.h"
 #include "worker/exec/functions.h"
 #include "worker/exec/handoff.h"
@@ -41,6 +42,7 @@ struct child {
     const struct function_sources *sources;
     struct function_table table;
     struct page *page;
+    struct adopted adopted;
     bool is_threaded;
     pthread_mutex_t put_lock; /* when is_threaded: the ring takes one thread at a time */
 };
@@ -381,6 +383,7 @@ static void run_here(struct child *child, struct stream *stream, struct runner *
             now_us = context_now_us();
         }
         now_us = run_attempt(runner, &header, data, now_us);
+        adopted_reap(&child->adopted, now_us);
     }
 }
 
@@ -537,6 +540,10 @@ static void hand_to_crew(struct crew *crew, struct stream *stream)
         if (waiting == NULL) {
             fail_for_memory(crew->child, &header);
             continue;
+        }
+        if (stream->has_waited) {
+            stream->has_waited = false;
+            adopted_reap(&crew->child->adopted, context_now_us());
         }
         waiting->header = header;
         if (header.size > 0) {

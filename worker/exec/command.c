@@ -211,28 +211,19 @@ static int launch(const struct commands *commands, struct run *run)
     return error;
 }
 
-/* What passes by itself is worth another attempt; a program that is not there is not. */
-static enum failure_kind kind_of_errno(int error)
-{
-    const bool is_passing =
-        error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE || error == ENOSPC;
-    return is_passing ? FAILURE_TRANSIENT : FAILURE_PREPARE;
-}
-
 static void tell_no_start(const struct commands *commands, uint64_t lease,
                           const struct handler *handler, int error)
 {
     char name[NAME_SIZE_MAX];
     char message[ERROR_MESSAGE_SIZE_MAX];
-    const char *error_name = strerrorname_np(error);
     const char *description = strerrordesc_np(error);
-    snprintf(name, sizeof(name), "spawn.%s", error_name != NULL ? error_name : "error");
+    outcome_name_errno(name, error);
     snprintf(message, sizeof(message), "cannot run %s: %s",
              commands->config.commands[handler->index][0],
              description != NULL ? description : name);
     const struct wire_failure_entry failure = {
         .lease = lease,
-        .kind = kind_of_errno(error),
+        .kind = outcome_kind_of_errno(error),
         .name = bytes_from_text(name),
         .message = bytes_from_text(message),
     };

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "worker/exec/outcome.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -9,6 +10,19 @@
 /* What a shell exits with when it cannot run a program, and when it cannot find it. */
 #define EXIT_NOT_RUN   126
 #define EXIT_NOT_FOUND 127
+
+enum failure_kind outcome_kind_of_errno(int error)
+{
+    const bool is_passing =
+        error == EAGAIN || error == ENOMEM || error == EMFILE || error == ENFILE || error == ENOSPC;
+    return is_passing ? FAILURE_TRANSIENT : FAILURE_PREPARE;
+}
+
+void outcome_name_errno(char name[NAME_SIZE_MAX], int error)
+{
+    const char *error_name = strerrorname_np(error);
+    snprintf(name, NAME_SIZE_MAX, "spawn.%s", error_name != NULL ? error_name : "error");
+}
 
 void trace_tail_add(struct trace_tail *tail, const uint8_t *data, size_t size)
 {

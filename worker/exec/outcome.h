@@ -32,6 +32,13 @@ struct outcome_texts {
     char message[128];
 };
 
+/* The kind of a failure to start a process: what passes by itself is worth another attempt; a
+ * program that is not there is not. */
+enum failure_kind outcome_kind_of_errno(int error);
+
+/* "spawn.EAGAIN" */
+void outcome_name_errno(char name[NAME_SIZE_MAX], int error);
+
 /* Whether waitpid()'s state is a success; if not, fills kind, name, message, trace and signal. */
 bool outcome_judge(int wait_state, const bool *is_permanent_exit, const struct trace_tail *tail,
                    struct outcome_texts *texts, struct wire_failure_entry *failure);

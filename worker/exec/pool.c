@@ -182,7 +182,7 @@ static void hand_out_and_send(struct pool *pool)
     }
     for (uint32_t i = 0; i < pool->child_count; i++) {
         struct child *child = pool->children[i];
-        if (!list_is_empty(&child->unsent) && !child->wants_write) {
+        if (pool_child_is_unwritten(child) && !child->wants_write) {
             pool_child_flush(child);
         }
     }

@@ -13,6 +13,7 @@
  *   run again, as at-least-once allows, and nobody is charged for them. If not, all are charged.
  * - Three children in a row that end without the end of an attempt (a plugin that does not load, or
  *   crashes at its start): what waits fails with kind prepare. Starts are 100 ms to 5 s apart then.
+ *   If no process can be made three times (memory, descriptors, processes): with kind transient.
  *   A child that is not ready, or has not begun with what it was handed, after 30 s, is ended.
  * - When the zygote is gone, what was running fails, all else is given to on_returned, and the room
  *   is 0 from then on.

@@ -82,14 +82,26 @@ static struct child *child_create(struct pool *pool)
     return child;
 }
 
+/* Taken out by hand: epoll keeps a file of which somebody else has a copy, and this child is gone.
+ */
+static void unwatch(const struct child *child, int fd)
+{
+    if (fd != -1) {
+        (void)epoll_ctl(child->pool->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    }
+}
+
 static void child_destroy(struct child *child)
 {
+    unwatch(child, child->socket_fd);
+    unwatch(child, child->trace_fd);
     close_fd(&child->socket_fd);
     close_fd(&child->trace_fd);
     page_close(&child->page);
     free(child->cells);
     free(child->free_cells);
     free(child->input);
+    free(child->rest);
     free(child);
 }
 
@@ -130,6 +142,7 @@ static bool run_child(struct child *child, const int far[2])
         return true;
     }
     pool->is_gone = status == TREADLE_E_IO;
+    pool->start_error = ENOMEM;
     snprintf(pool->start_text, sizeof(pool->start_text), "%s",
              pool->is_gone ? "the zygote is gone" : "memory is out");
     return false;
@@ -140,7 +153,9 @@ bool pool_child_start(struct pool *pool)
     int far[2] = {-1, -1};
     struct child *child = child_create(pool);
     if (child == NULL || child->free_count == 0 || !open_channels(child, far)) {
-        snprintf(pool->start_text, sizeof(pool->start_text), "%s", strerrordesc_np(errno));
+        pool->start_error = errno;
+        snprintf(pool->start_text, sizeof(pool->start_text), "no process for the handler: %s",
+                 strerrordesc_np(pool->start_error));
     } else if (run_child(child, far)) {
         pool->children[pool->child_count++] = child;
         child = NULL;
@@ -209,17 +224,6 @@ void pool_child_release(struct entry *entry)
     entry->is_told = false;
 }
 
-bool pool_child_recall(struct entry *entry)
-{
-    const struct child *child = entry->child;
-    const bool is_half_written = child->written_size > 0 && child->unsent.next == &entry->link;
-    if (is_half_written || !page_recall(child->page, entry->cell)) {
-        return false;
-    }
-    pool_child_release(entry);
-    return true;
-}
-
 static void want_write(struct child *child, bool is_wanted)
 {
     if (child->wants_write == is_wanted) {
@@ -250,6 +254,59 @@ static size_t name_parts(const struct handoff *handoff, size_t written_size, str
         }
     }
     return count;
+}
+
+/* The child finds the whole of a hand-off in its stream, or nothing: what is still to be written of
+ * one that is taken back goes there from a copy. False: no memory for it. */
+static bool keep_rest(struct child *child, const struct entry *entry)
+{
+    struct handoff *handoff = &child->pool->handoffs[0];
+    struct iovec parts[HANDOFF_PART_COUNT];
+    handoff_from_attempt(handoff, entry->attempt, entry->function, entry->cell, entry->generation);
+    const size_t count = name_parts(handoff, child->written_size, parts);
+    uint8_t *next = malloc(handoff->size - child->written_size);
+    if (next == NULL) {
+        return false;
+    }
+    child->rest = next;
+    child->rest_size = handoff->size - child->written_size;
+    child->rest_written_size = 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(next, parts[i].iov_base, parts[i].iov_len);
+        next += parts[i].iov_len;
+    }
+    return true;
+}
+
+static void drop_rest(struct child *child)
+{
+    free(child->rest);
+    child->rest = NULL;
+}
+
+bool pool_child_recall(struct entry *entry)
+{
+    struct child *child = entry->child;
+    const bool is_half_written = child->written_size > 0 && child->unsent.next == &entry->link;
+    if (is_half_written && !keep_rest(child, entry)) {
+        return false;
+    }
+    if (!page_recall(child->page, entry->cell)) {
+        if (is_half_written) {
+            drop_rest(child);
+        }
+        return false;
+    }
+    if (is_half_written) {
+        child->written_size = 0;
+    }
+    pool_child_release(entry);
+    return true;
+}
+
+bool pool_child_is_unwritten(const struct child *child)
+{
+    return child->rest != NULL || !list_is_empty(&child->unsent);
 }
 
 /* Names the first unsent hand-offs for one write. Returns how many parts. */
@@ -293,21 +350,43 @@ static void on_written(struct child *child, size_t size)
     child->written_size = size;
 }
 
-void pool_child_flush(struct child *child)
+/* Writes what goes at once of the rest, or of the first hand-offs. False: errno. */
+static bool write_some(struct child *child)
 {
     struct iovec parts[HANDOFF_COUNT_MAX * HANDOFF_PART_COUNT];
-    while (!list_is_empty(&child->unsent)) {
-        const struct msghdr message = {.msg_iov = parts, .msg_iovlen = name_unsent(child, parts)};
-        ssize_t written;
-        do {
-            written = sendmsg(child->socket_fd, &message, MSG_NOSIGNAL);
-        } while (written == -1 && errno == EINTR);
-        if (written == -1) {
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 1};
+    if (child->rest != NULL) {
+        parts[0] = (struct iovec){child->rest + child->rest_written_size,
+                                  child->rest_size - child->rest_written_size};
+    } else {
+        message.msg_iovlen = name_unsent(child, parts);
+    }
+    ssize_t written;
+    do {
+        written = sendmsg(child->socket_fd, &message, MSG_NOSIGNAL);
+    } while (written == -1 && errno == EINTR);
+    if (written == -1) {
+        return false;
+    }
+    if (child->rest == NULL) {
+        on_written(child, (size_t)written);
+        return true;
+    }
+    child->rest_written_size += (size_t)written;
+    if (child->rest_written_size == child->rest_size) {
+        drop_rest(child);
+    }
+    return true;
+}
+
+void pool_child_flush(struct child *child)
+{
+    while (pool_child_is_unwritten(child)) {
+        if (!write_some(child)) {
             /* all other errors: it has ended, of which the zygote tells */
             want_write(child, errno == EAGAIN);
             return;
         }
-        on_written(child, (size_t)written);
     }
     want_write(child, false);
 }

@@ -334,7 +334,11 @@ void pool_on_ended(struct child *child)
     if (child->end.kind == ZYGOTE_EVENT_GONE) {
         pool->is_gone = true;
     } else if (charged_count == 0 && !is_killed) {
-        if (child->text[0] != '\0') {
+        pool->start_error = child->end.kind == ZYGOTE_EVENT_NOT_STARTED ? child->end.error : 0;
+        if (pool->start_error != 0) {
+            snprintf(pool->start_text, sizeof(pool->start_text),
+                     "no process for the handler: %.256s", death.message);
+        } else if (child->text[0] != '\0') {
             snprintf(pool->start_text, sizeof(pool->start_text), "%s", child->text);
         } else {
             snprintf(pool->start_text, sizeof(pool->start_text), "a child ended %s: %.256s",
@@ -359,16 +363,22 @@ void pool_on_start_failure(struct pool *pool)
 
 void pool_fail_waiting(struct pool *pool)
 {
+    char name[NAME_SIZE_MAX] = "child.unfit";
+    enum failure_kind kind = FAILURE_PREPARE;
     struct list failing;
     struct list *link;
+    if (pool->start_error != 0) {
+        kind = outcome_kind_of_errno(pool->start_error);
+        outcome_name_errno(name, pool->start_error);
+    }
     list_init(&failing);
     list_splice_front(&failing, &pool->waiting); /* what comes meanwhile waits for another start */
     while ((link = list_pop_front(&failing)) != NULL) {
         struct entry *entry = container_of(link, struct entry, link);
         const struct wire_failure_entry failure = {
             .lease = entry->lease,
-            .kind = FAILURE_PREPARE,
-            .name = bytes_from_text("child.unfit"),
+            .kind = kind,
+            .name = bytes_from_text(name),
             .message = bytes_from_text(pool->start_text),
         };
         pool_forget(pool, entry);

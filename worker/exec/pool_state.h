@@ -66,6 +66,9 @@ struct child {
     struct list unsent;
     struct list sent;
     size_t written_size; /* bytes of the first unsent hand-off */
+    uint8_t *rest;       /* of one that was taken back when a part of it was written; else NULL */
+    size_t rest_size;
+    size_t rest_written_size;
     uint32_t handed_count;
     uint32_t told_count; /* of those handed: known to run for long */
     struct entry **cells;
@@ -111,6 +114,7 @@ struct pool {
     uint32_t start_failure_count; /* in a row */
     uint64_t start_not_before_ms;
     char start_text[POOL_TEXT_SIZE]; /* what the last one was */
+    int start_error;                 /* errno, if no process could be made; else 0 */
     struct writer meta;
     struct handoff handoffs[HANDOFF_COUNT_MAX]; /* for one write */
 };
@@ -127,7 +131,7 @@ void pool_forget(struct pool *pool, struct entry *entry);
 
 /* ---- pool_child.c ---- */
 
-/* Starts one more child; false, with pool->start_text: it did not work out. */
+/* Starts one more child; false, with pool->start_text and start_error: it did not work out. */
 bool pool_child_start(struct pool *pool);
 
 /* Ends it, if it has not ended yet, and takes it out of the pool. Its attempts must have left it.
@@ -137,11 +141,14 @@ void pool_child_free(struct child *child);
 /* Puts an attempt that is in no list into a free cell; it goes out with the next flush. */
 void pool_child_hand(struct child *child, struct entry *entry);
 
-/* Writes what is unsent, as far as it goes at once. */
+/* Whether there is something to write to it. */
+bool pool_child_is_unwritten(const struct child *child);
+
+/* Writes that, as far as it goes at once. */
 void pool_child_flush(struct child *child);
 
-/* Takes an attempt away that the child has not begun, into no list. False: it has, or there is no
- * taking back as half of its hand-off is written. */
+/* Takes an attempt away that the child has not begun, into no list. False: it has. (Or half of its
+ * hand-off is written, and there is no memory to keep the other half.) */
 bool pool_child_recall(struct entry *entry);
 
 /* Takes an attempt out of its cell, into no list: it has ended, or its child has. */

@@ -49,6 +49,7 @@ _Static_assert(offsetof(struct pending, environment) ==
                "a message is in one piece");
 
 struct zygote {
+    pid_t supervisor; /* who opened it: a copy that a fork made is not to end it */
     pid_t pid;
     int pid_fd;
     int socket_fd;
@@ -119,11 +120,26 @@ static pid_t fork_zygote(const struct zygote_config *config, int socket_fd)
     return pid;
 }
 
+/* What is opened here, or later for a run, must not take the place of an output that is closed:
+ * words written there would reach it. */
+static bool provide_standard_fds(void)
+{
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    while (fd != -1 && fd <= STDERR_FILENO) {
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    }
+    if (fd != -1) {
+        close(fd);
+    }
+    return fd != -1;
+}
+
 /* Nothing is left of it on a failure (errno). */
 static bool open_zygote(struct zygote *zygote, const struct zygote_config *config)
 {
     int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == -1) {
+    if (!provide_standard_fds() ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == -1) {
         return false;
     }
     const int size = SEND_BUFFER_SIZE;
@@ -160,6 +176,7 @@ enum treadle_status zygote_open(struct zygote **zygote, const struct zygote_conf
     if (made == NULL) {
         return TREADLE_E_NOMEM;
     }
+    made->supervisor = getpid();
     made->pid = -1;
     made->pid_fd = -1;
     made->socket_fd = -1;
@@ -408,9 +425,10 @@ void zygote_close(struct zygote **zygote)
     if (closed == NULL) {
         return;
     }
+    const bool is_ours = closed->supervisor == getpid();
     drop_all_pending(closed);
     close_fd(&closed->socket_fd); /* by which it ends */
-    if (closed->pid_fd != -1) {
+    if (is_ours && closed->pid_fd != -1) {
         struct pollfd ended = {.fd = closed->pid_fd, .events = POLLIN};
         int count;
         do {
@@ -420,7 +438,7 @@ void zygote_close(struct zygote **zygote)
             (void)pidfd_send_signal(closed->pid_fd, SIGKILL, NULL, 0);
         }
     }
-    if (closed->pid > 0) {
+    if (is_ours && closed->pid > 0) {
         (void)waitpid(closed->pid, NULL, 0);
     }
     close_fd(&closed->pid_fd);

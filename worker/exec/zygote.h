@@ -81,11 +81,12 @@ struct zygote_event {
 
 /* Forks the zygote. TREADLE_E_THREADS: the process has more than one thread; TREADLE_E_IO: no fork,
  * no descriptors (errno); TREADLE_E_NOMEM. SIGPIPE and SIGCHLD of the caller are left as they are;
- * the supervisor does not become a subreaper. */
+ * the supervisor does not become a subreaper. Of the caller's descriptors 0, 1 and 2 those that
+ * are closed become /dev/null. */
 enum treadle_status zygote_open(struct zygote **zygote, const struct zygote_config *config);
 
 /* Ends all that runs and the zygote, waiting for it at most 2 s; nulls the pointer; NULL is fine.
- */
+ * In a process that its supervisor forked: closes the copies of its descriptors, no more. */
 void zygote_close(struct zygote **zygote);
 
 /* Asks for a run; STARTED or NOT_STARTED follows. TREADLE_E_LIMIT: the environment is over 128 KiB;

@@ -31,6 +31,9 @@
 
 #define ENDING_ROUND_MS 5
 
+/* While the supervisor does not listen: whether it is still there is looked at so often. */
+#define SILENCE_ROUND_MS 100
+
 /* The supervisor's death sends this, beside the end of file of the socket: another process may have
  * a copy of the socket's other end. */
 #define PARENT_DEATH_SIGNAL SIGTERM
@@ -165,12 +168,14 @@ _Noreturn static void end(const struct zygote_process *process)
 /* Waits for room: a supervisor that does not listen can wait for its runs' ends, too. */
 static void tell(const struct zygote_process *process, const struct zygote_event *event)
 {
-    ssize_t size;
-    do {
-        size = send(process->socket_fd, event, sizeof(*event), MSG_NOSIGNAL);
-    } while (size == -1 && (errno == EINTR || errno == ENOBUFS || errno == ENOMEM));
-    if (size == -1) {
-        end(process); /* nobody is there */
+    struct pollfd room = {.fd = process->socket_fd, .events = POLLOUT};
+    while (send(process->socket_fd, event, sizeof(*event), MSG_NOSIGNAL | MSG_DONTWAIT) == -1) {
+        const bool is_passing =
+            errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
+        if (!is_passing || getppid() != process->supervisor) {
+            end(process); /* nobody is there */
+        }
+        (void)poll(&room, 1, SILENCE_ROUND_MS);
     }
 }
 

@@ -7,21 +7,23 @@
 #include <string.h>
 
 #include "common/base/log.h"
-#include "common/base/size.h"
 #include "common/base/span.h"
 #include "worker/routes.h"
 
 #define FILE_PLUGIN_COUNT_MAX 64
 #define MEMORY_MAX_MIN        1048576 /* bytes: with less no program starts */
 #define QUOTED_SIZE           100
-#define FACTOR_UNIT           1000U /* a factor is kept in thousandths */
+#define ENDPOINT_SIZE         256  /* with its NUL */
+#define COUNT_MAX             1000 /* of attempts and the like */
+#define FACTOR_MIN            1000 /* thousandths */
+#define FACTOR_MAX            1000000
 
 /* Where a key may stand. */
 enum place {
-    PLACE_TOP = 1,
+    PLACE_TOP = CONF_PLACE_TOP,
     PLACE_HANDLER = 2,
-    PLACE_ANYWHERE = 3, /* but in a plugin */
-    PLACE_PLUGIN = 4,
+    PLACE_PLUGIN = 4, /* it has no keys */
+    PLACE_EITHER = PLACE_TOP | PLACE_HANDLER,
 };
 
 enum key {
@@ -37,54 +39,45 @@ enum key {
     KEY_COUNT = KEY_POLICY + POLICY_FIELD_COUNT,
 };
 
-enum value_type {
-    TYPE_TEXT,
-    TYPE_COUNT,
-    TYPE_SPAN,
-    TYPE_SIZE,
-    TYPE_FACTOR,
-    TYPE_POOL,
-    TYPE_WORDS,
-    TYPE_EXITS,
-};
+#define POLICY(field) (KEY_POLICY + (field))
+#define AT(where)     .places = PLACE_##where
 
-struct key_rule {
-    const char *name;
-    enum value_type type;
-    enum place place;
-    uint64_t min;
-    uint64_t max;
-    const char *expected;
-};
+/* Types, shapes and ranges. */
+#define SPAN   .type = CONF_SPAN, .min = 1, .max = SPAN_MAX_MS
+#define COUNT  .type = CONF_COUNT, .min = 1, .max = COUNT_MAX
+#define FACTOR .type = CONF_FACTOR, .min = FACTOR_MIN, .max = FACTOR_MAX
 
-#define SPAN_EXPECTED  "a span like 500ms, 30s or 5m"
-#define COUNT_EXPECTED "a number from 1 to 1000"
-#define POLICY(field)  (KEY_POLICY + (field))
+static const char *const pools[] = {"processes", "threads"};
 
 /* clang-format off */
-static const struct key_rule rules[KEY_COUNT] = {
-    [KEY_BROKER] = {"broker", TYPE_TEXT, PLACE_TOP, 1, 255, "an endpoint like \"tcp://HOST:PORT\" or \"ipc://PATH\""},
-    [KEY_NAME] = {"name", TYPE_TEXT, PLACE_TOP, 1, NAME_SIZE_MAX, "a name of 1 to 64 bytes"},
-    [KEY_SLOTS] = {"slots", TYPE_COUNT, PLACE_TOP, 1, SLOT_COUNT_MAX, "a number from 1 to 65536"},
-    [KEY_POOL] = {"pool", TYPE_POOL, PLACE_TOP, 0, 0, "processes or threads"},
-    [KEY_MEMORY_MAX] = {"memory_max", TYPE_SIZE, PLACE_TOP, MEMORY_MAX_MIN, UINT64_MAX, "a size from 1MiB, like 256MiB or 1GiB"},
-    [KEY_DRAIN_TIMEOUT] = {"drain_timeout", TYPE_SPAN, PLACE_TOP, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [KEY_COMMAND] = {"command", TYPE_WORDS, PLACE_HANDLER, 1, CONF_VALUES_MAX, "a list like {\"wc\", \"-w\"}"},
-    [KEY_PERMANENT_EXIT] = {"permanent_exit", TYPE_EXITS, PLACE_HANDLER, 1, 255, "a list of exit codes from 1 to 255, like {2, 64}"},
-    [POLICY(POLICY_ATTEMPTS_MAX)] = {"attempts", TYPE_COUNT, PLACE_ANYWHERE, 1, 1000, COUNT_EXPECTED},
-    [POLICY(POLICY_TIMEOUT)] = {"timeout", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_PROGRESS_TIMEOUT)] = {"progress_timeout", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_GRACE)] = {"grace", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_QUEUE_TIMEOUT)] = {"queue_timeout", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_DEADLINE)] = {"deadline", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_RESULT_TTL)] = {"result_ttl", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_BACKOFF_BASE)] = {"backoff", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_BACKOFF_FACTOR)] = {"backoff_factor", TYPE_FACTOR, PLACE_ANYWHERE, 1000, 1000000, "a factor from 1 to 1000, like 2 or 1.5"},
-    [POLICY(POLICY_BACKOFF_MAX)] = {"backoff_max", TYPE_SPAN, PLACE_ANYWHERE, 1, SPAN_MAX_MS, SPAN_EXPECTED},
-    [POLICY(POLICY_CRASH_LIMIT)] = {"crash_limit", TYPE_COUNT, PLACE_ANYWHERE, 1, 1000, COUNT_EXPECTED},
-    [POLICY(POLICY_LOST_LIMIT)] = {"lost_limit", TYPE_COUNT, PLACE_ANYWHERE, 1, 1000, COUNT_EXPECTED},
+static const struct conf_key keys[KEY_COUNT] = {
+    [KEY_BROKER] = {"broker", CONF_TEXT, AT(TOP), .expected = "an endpoint like \"tcp://HOST:PORT\" or \"ipc://PATH\""},
+    [KEY_NAME] = {"name", CONF_TEXT, AT(TOP), .expected = "a name of 1 to 64 bytes"},
+    [KEY_SLOTS] = {"slots", CONF_COUNT, AT(TOP), .min = 1, .max = SLOT_COUNT_MAX},
+    [KEY_POOL] = {"pool", CONF_WORD, AT(TOP), .words = pools, .max = 1},
+    [KEY_MEMORY_MAX] = {"memory_max", CONF_SIZE, AT(TOP), .min = MEMORY_MAX_MIN, .max = UINT64_MAX},
+    [KEY_DRAIN_TIMEOUT] = {"drain_timeout", AT(TOP), SPAN},
+    [KEY_COMMAND] = {"command", CONF_TEXT, CONF_LIST, AT(HANDLER), .expected = "a list like {\"wc\", \"-w\"}"},
+    [KEY_PERMANENT_EXIT] = {"permanent_exit", CONF_COUNT, CONF_LIST, AT(HANDLER), .min = 1, .max = EXIT_STATUS_COUNT - 1, .expected = "a list of exit codes from 1 to 255, like {2, 64}"},
+    [POLICY(POLICY_ATTEMPTS_MAX)] = {"attempts", AT(EITHER), COUNT},
+    [POLICY(POLICY_TIMEOUT)] = {"timeout", AT(EITHER), SPAN},
+    [POLICY(POLICY_PROGRESS_TIMEOUT)] = {"progress_timeout", AT(EITHER), SPAN},
+    [POLICY(POLICY_GRACE)] = {"grace", AT(EITHER), SPAN},
+    [POLICY(POLICY_QUEUE_TIMEOUT)] = {"queue_timeout", AT(EITHER), SPAN},
+    [POLICY(POLICY_DEADLINE)] = {"deadline", AT(EITHER), SPAN},
+    [POLICY(POLICY_RESULT_TTL)] = {"result_ttl", AT(EITHER), SPAN},
+    [POLICY(POLICY_BACKOFF_BASE)] = {"backoff", AT(EITHER), SPAN},
+    [POLICY(POLICY_BACKOFF_FACTOR)] = {"backoff_factor", AT(EITHER), FACTOR},
+    [POLICY(POLICY_BACKOFF_MAX)] = {"backoff_max", AT(EITHER), SPAN},
+    [POLICY(POLICY_CRASH_LIMIT)] = {"crash_limit", AT(EITHER), COUNT},
+    [POLICY(POLICY_LOST_LIMIT)] = {"lost_limit", AT(EITHER), COUNT},
 };
 /* clang-format on */
+
+static const struct conf_section sections[] = {
+    {"handler", PLACE_HANDLER},
+    {"plugin", PLACE_PLUGIN},
+};
 
 struct file_handler {
     uint32_t line;
@@ -115,10 +108,8 @@ struct runner_config {
 
     /* While it is read. */
     struct conf_mistakes *mistakes;
-    enum place place;
-    struct file_handler *handler; /* in PLACE_HANDLER; NULL: a section that does not count */
-    uint32_t lines[KEY_COUNT];    /* where the keys of this section stand; 0: not yet */
-    uint32_t top_lines[KEY_COUNT];
+    struct file_handler *handler; /* the section's */
+    struct file_handler rejected; /* of sections that do not count */
 };
 
 _Static_assert(sizeof(struct wire_policy) == POLICY_FIELD_COUNT * sizeof(uint64_t),
@@ -129,245 +120,114 @@ static const char *quote(char out[QUOTED_SIZE], const char *text)
     return log_quote(out, QUOTED_SIZE, text, strlen(text));
 }
 
-/* ---- values ---- */
-
-static bool count_parse(const char *text, uint64_t *count)
-{
-    uint64_t number = 0;
-    if (text[0] == '\0') {
-        return false;
-    }
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (number > UINT32_MAX) {
-            return false;
-        }
-        number = number * 10 + (uint64_t)(*text - '0');
-    }
-    *count = number;
-    return *text == '\0';
-}
-
-/* "2", "1.5": thousandths, three decimals at most. */
-static bool factor_parse(const char *text, uint64_t *factor_milli)
-{
-    char whole[8];
-    uint64_t factor = 0;
-    const size_t size = strcspn(text, ".");
-    if (size >= sizeof(whole)) {
-        return false;
-    }
-    memcpy(whole, text, size);
-    whole[size] = '\0';
-    if (!count_parse(whole, &factor)) {
-        return false;
-    }
-    factor *= FACTOR_UNIT;
-    if (text[size] == '.') {
-        uint64_t weight = FACTOR_UNIT / 10;
-        const char *digit = text + size + 1;
-        if (*digit == '\0') {
-            return false;
-        }
-        for (; *digit >= '0' && *digit <= '9' && weight > 0; digit++, weight /= 10) {
-            factor += (uint64_t)(*digit - '0') * weight;
-        }
-        if (*digit != '\0') {
-            return false;
-        }
-    }
-    *factor_milli = factor;
-    return true;
-}
-
-static bool number_parse(const struct key_rule *rule, const char *text, uint64_t *number)
-{
-    uint64_t value = 0;
-    bool is_number = false;
-    switch (rule->type) {
-    case TYPE_COUNT:
-    case TYPE_EXITS:
-        is_number = count_parse(text, &value);
-        break;
-    case TYPE_SPAN:
-        is_number = span_parse(text, &value);
-        break;
-    case TYPE_SIZE:
-        is_number = size_parse(text, &value);
-        break;
-    case TYPE_FACTOR:
-        is_number = factor_parse(text, &value);
-        break;
-    case TYPE_TEXT:
-    case TYPE_POOL:
-    case TYPE_WORDS:
-        break;
-    }
-    if (!is_number || value < rule->min || value > rule->max) {
-        return false;
-    }
-    *number = value;
-    return true;
-}
-
 static void out_of_memory(struct runner_config *config, uint32_t line)
 {
-    conf_add_mistake(config->mistakes, line, "memory is out");
+    conf_add_mistake(config->mistakes, line, "memory is out; expected some");
 }
 
 /* ---- settings ---- */
 
+static bool is_endpoint(const char *text)
+{
+    return (strncmp(text, "ipc://", 6) == 0 || strncmp(text, "tcp://", 6) == 0) &&
+           text[6] != '\0' && strlen(text) < ENDPOINT_SIZE;
+}
+
 static void set_text(struct runner_config *config, enum key key, const struct conf_setting *setting)
 {
+    const char *text = setting->values[0];
+    const size_t size = strlen(text);
+    const bool is_good = key == KEY_NAME ? size >= 1 && size <= NAME_SIZE_MAX : is_endpoint(text);
     char **field = key == KEY_BROKER ? &config->broker : &config->name;
-    free(*field);
-    *field = strdup(setting->values[0]);
+    char why[CONF_TEXT_SIZE];
+    if (!is_good) {
+        conf_print_refused(&keys[key], text, why);
+        conf_add_mistake(config->mistakes, setting->line, "%s", why);
+        return;
+    }
+    *field = strdup(text); /* a key stands once */
     if (*field == NULL) {
         out_of_memory(config, setting->line);
     }
 }
 
+static void free_command(struct file_handler *handler)
+{
+    char **command = handler->command;
+    for (size_t i = 0; command != NULL && command[i] != NULL; i++) {
+        free(command[i]);
+    }
+    free(command);
+    handler->command = NULL;
+}
+
 static void set_command(struct runner_config *config, const struct conf_setting *setting)
 {
-    char **command = calloc(setting->value_count + 1, sizeof(*command));
-    bool is_whole = command != NULL;
+    struct file_handler *handler = config->handler;
+    char why[CONF_TEXT_SIZE];
+    if (setting->values[0][0] == '\0') {
+        conf_print_refused(&keys[KEY_COMMAND], "", why);
+        conf_add_mistake(config->mistakes, setting->line, "%s", why);
+        return;
+    }
+    free_command(handler); /* of the rejected one before */
+    handler->command = calloc(setting->value_count + 1, sizeof(*handler->command));
+    bool is_whole = handler->command != NULL;
     for (size_t i = 0; i < setting->value_count && is_whole; i++) {
-        command[i] = strdup(setting->values[i]);
-        is_whole = command[i] != NULL;
+        handler->command[i] = strdup(setting->values[i]);
+        is_whole = handler->command[i] != NULL;
     }
     if (!is_whole) {
         out_of_memory(config, setting->line);
     }
-    config->handler->command = command;
 }
 
-static bool set_exits(struct runner_config *config, const struct conf_setting *setting)
+static void set_exit(struct runner_config *config, uint64_t status)
 {
     config->handler->has_permanent_exit = true;
-    for (size_t i = 0; i < setting->value_count; i++) {
-        uint64_t status = 0;
-        if (!number_parse(&rules[KEY_PERMANENT_EXIT], setting->values[i], &status)) {
-            return false;
-        }
-        config->handler->is_permanent_exit[status] = true;
-    }
-    return setting->value_count > 0;
+    config->handler->is_permanent_exit[status] = true;
 }
 
-/* Where the number of a key goes. */
-static uint64_t *number_of(struct runner_config *config, enum key key)
+static void set_number(struct runner_config *config, const struct conf_setting *setting,
+                       uint64_t number)
 {
+    const enum key key = (enum key)setting->key;
     if (key >= KEY_POLICY) {
-        return config->place == PLACE_TOP ? &config->policy[key - KEY_POLICY]
-                                          : &config->handler->policy[key - KEY_POLICY];
-    }
-    if (key == KEY_SLOTS) {
-        return &config->slots;
-    }
-    return key == KEY_MEMORY_MAX ? &config->memory_max : &config->drain_ms;
-}
-
-static bool is_endpoint(const char *text)
-{
-    return (strncmp(text, "ipc://", 6) == 0 || strncmp(text, "tcp://", 6) == 0) && text[6] != '\0';
-}
-
-/* False: the value is not what was expected. */
-static bool set(struct runner_config *config, enum key key, const struct conf_setting *setting)
-{
-    const struct key_rule *rule = &rules[key];
-    const bool takes_list = rule->type == TYPE_WORDS || rule->type == TYPE_EXITS;
-    if (setting->is_list != takes_list) {
-        return false;
-    }
-    switch (rule->type) {
-    case TYPE_TEXT:
-        if (strlen(setting->values[0]) < rule->min || strlen(setting->values[0]) > rule->max ||
-            (key == KEY_BROKER && !is_endpoint(setting->values[0]))) {
-            return false;
-        }
-        set_text(config, key, setting);
-        return true;
-    case TYPE_POOL:
-        config->is_threaded = strcmp(setting->values[0], "threads") == 0;
-        return config->is_threaded || strcmp(setting->values[0], "processes") == 0;
-    case TYPE_WORDS:
-        if (setting->value_count == 0 || setting->values[0][0] == '\0') {
-            return false;
-        }
-        set_command(config, setting);
-        return true;
-    case TYPE_EXITS:
-        return set_exits(config, setting);
-    case TYPE_COUNT:
-    case TYPE_SPAN:
-    case TYPE_SIZE:
-    case TYPE_FACTOR:
-        return number_parse(rule, setting->values[0], number_of(config, key));
-    }
-    return false;
-}
-
-static void tell_of_unknown(struct runner_config *config, const struct conf_setting *setting)
-{
-    const char *names[KEY_COUNT];
-    char quoted[QUOTED_SIZE];
-    size_t count = 0;
-    for (int key = 0; key < KEY_COUNT; key++) {
-        if ((rules[key].place & config->place) != 0) {
-            names[count++] = rules[key].name;
-        }
-    }
-    const char *guess = conf_guess(setting->name, names, count);
-    const char *where = config->place == PLACE_HANDLER ? " of a handler" : "";
-    if (config->place == PLACE_PLUGIN) {
-        conf_add_mistake(config->mistakes, setting->line, "%s: a plugin has no keys; expected }",
-                         quote(quoted, setting->name));
-    } else if (guess != NULL) {
-        conf_add_mistake(config->mistakes, setting->line, "%s: no such key%s; did you mean %s?",
-                         quote(quoted, setting->name), where, guess);
+        uint64_t *policy = setting->place == PLACE_TOP ? config->policy : config->handler->policy;
+        policy[key - KEY_POLICY] = number;
+    } else if (key == KEY_SLOTS) {
+        config->slots = number;
+    } else if (key == KEY_POOL) {
+        config->is_threaded = number != 0;
+    } else if (key == KEY_MEMORY_MAX) {
+        config->memory_max = number;
+    } else if (key == KEY_DRAIN_TIMEOUT) {
+        config->drain_ms = number;
     } else {
-        conf_add_mistake(config->mistakes, setting->line,
-                         "%s: no such key%s; expected one of treadle-work(1)",
-                         quote(quoted, setting->name), where);
+        set_exit(config, number);
     }
-}
-
-static enum key key_find(const struct runner_config *config, const char *name)
-{
-    int key = 0;
-    while (key < KEY_COUNT &&
-           !(strcmp(rules[key].name, name) == 0 && ((rules[key].place & config->place) != 0))) {
-        key++;
-    }
-    return (enum key)key;
 }
 
 static void on_setting(void *context, const struct conf_setting *setting)
 {
     struct runner_config *config = context;
-    const enum key key = key_find(config, setting->name);
-    uint32_t *lines = config->place == PLACE_TOP ? config->top_lines : config->lines;
-    char quoted[QUOTED_SIZE];
-    if (key == KEY_COUNT) {
-        tell_of_unknown(config, setting);
+    const enum key key = (enum key)setting->key;
+    char why[CONF_TEXT_SIZE];
+    if (key == KEY_COMMAND) {
+        set_command(config, setting);
         return;
     }
-    if (lines[key] != 0) {
-        conf_add_mistake(config->mistakes, setting->line,
-                         "%s stands in line %u already; expected it once", setting->name,
-                         lines[key]);
+    if (keys[key].type == CONF_TEXT) {
+        set_text(config, key, setting);
         return;
     }
-    lines[key] = setting->line;
-    if (config->place == PLACE_HANDLER && config->handler == NULL) {
-        return;
-    }
-    if (!set(config, key, setting)) {
-        const bool shows_value = !setting->is_list && setting->value_count == 1;
-        conf_add_mistake(config->mistakes, setting->line, "%s: %s; expected %s", setting->name,
-                         shows_value ? quote(quoted, setting->values[0])
-                                     : "a list that does not fit",
-                         rules[key].expected);
+    for (size_t i = 0; i < setting->value_count; i++) {
+        uint64_t number = 0;
+        if (conf_parse_value(&keys[key], setting->values[i], &number, why)) {
+            set_number(config, setting, number);
+        } else {
+            conf_add_mistake(config->mistakes, setting->value_lines[i], "%s", why);
+        }
     }
 }
 
@@ -434,31 +294,21 @@ static void begin_plugin(struct runner_config *config, uint32_t line, const char
     config->plugin_count++;
 }
 
-static void on_section(void *context, uint32_t line, const char *name, const char *title)
+static void on_section(void *context, uint32_t line, const struct conf_section *section,
+                       const char *title)
 {
     struct runner_config *config = context;
-    char quoted[QUOTED_SIZE];
-    memset(config->lines, 0, sizeof(config->lines));
-    config->handler = NULL;
-    config->place = PLACE_HANDLER;
-    if (strcmp(name, "handler") == 0) {
+    config->handler = &config->rejected;
+    if (section->place == PLACE_HANDLER) {
         begin_handler(config, line, title);
-    } else if (strcmp(name, "plugin") == 0) {
-        config->place = PLACE_PLUGIN;
-        begin_plugin(config, line, title);
     } else {
-        static const char *const names[] = {"handler", "plugin"};
-        const char *guess = conf_guess(name, names, 2);
-        conf_add_mistake(config->mistakes, line, "%s: no such section; %s %s", quote(quoted, name),
-                         guess != NULL ? "did you mean" : "expected",
-                         guess != NULL ? guess : "handler or plugin");
+        begin_plugin(config, line, title);
     }
 }
 
 static void on_section_end(void *context)
 {
     struct runner_config *config = context;
-    config->place = PLACE_TOP;
     config->handler = NULL;
 }
 
@@ -493,9 +343,18 @@ struct runner_config *runner_config_read(const char *path, struct conf_mistakes 
     if (config == NULL) {
         return NULL;
     }
-    const struct conf_reader reader = {config, on_setting, on_section, on_section_end};
+    const struct conf_reader reader = {
+        .keys = keys,
+        .key_count = KEY_COUNT,
+        .sections = sections,
+        .section_count = sizeof(sections) / sizeof(sections[0]),
+        .manual = "treadle-work(1)",
+        .context = config,
+        .on_setting = on_setting,
+        .on_section = on_section,
+        .on_section_end = on_section_end,
+    };
     config->mistakes = mistakes;
-    config->place = PLACE_TOP;
     conf_read(path, &reader, mistakes);
     if (mistakes->count == 0) {
         check(config);
@@ -510,16 +369,13 @@ void runner_config_destroy(struct runner_config **config_pointer)
         return;
     }
     for (size_t i = 0; i < config->handler_count; i++) {
-        char **command = config->handlers[i].command;
-        for (size_t j = 0; command != NULL && command[j] != NULL; j++) {
-            free(command[j]);
-        }
-        free(command);
+        free_command(&config->handlers[i]);
         free(config->handlers[i].pattern);
     }
     for (size_t i = 0; i < config->plugin_count; i++) {
         free(config->plugins[i]);
     }
+    free_command(&config->rejected);
     free(config->broker);
     free(config->name);
     free(config);

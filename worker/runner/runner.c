@@ -13,6 +13,8 @@
 
 #include <sys/signalfd.h>
 
+#include "worker/runner/orphans.h"
+
 #define EXIT_INTERRUPTED 130
 
 struct runner {
@@ -178,10 +180,12 @@ int runner_main(const struct runner_options *options)
 {
     struct runner runner = {.options = options, .signal_fd = -1};
     struct worker_config config = options->worker;
+    struct orphans orphans;
     int exit_code = EX_OK;
     config.context = &runner;
     config.on_note = on_note;
     provide_standard_fds();
+    orphans_adopt(&orphans);
     const enum treadle_status status = worker_create(&runner.worker, &config);
     if (status != TREADLE_OK) {
         return fail(&runner, status, treadle_worker_error(NULL));
@@ -190,6 +194,9 @@ int runner_main(const struct runner_options *options)
         exit_code = serve(&runner);
     }
     treadle_worker_destroy(&runner.worker); /* nothing runs on */
+    if (exit_code == EX_OSERR) { /* unless the zygote was killed, it has left nothing behind */
+        orphans_end(&orphans);
+    }
     if (runner.signal_fd != -1) {
         close(runner.signal_fd);
     }

@@ -207,7 +207,9 @@ TREADLE_API void treadle_context_progress(treadle_context *context);
  * sent with the next progress or the attempt's end; a crash keeps what was sent last.
  *
  * @param name        1..64 bytes; at most 64 names
- * @param value       opaque bytes; NULL, with a value_size of 0, removes the name
+ * @param value       opaque bytes; NULL, with a value_size of 0, removes the name. A task whose
+ * meta has been kept keeps one name: when all are removed, the last one removed stays, with an
+ * empty value
  * @param value_size  bytes; names and values together at most 16 KiB
  *
  * @return TREADLE_OK
