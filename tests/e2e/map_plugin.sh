@@ -49,7 +49,7 @@ step 'two workers, one killed half way: the same'
 start_worker w2 --plugin "$demo" --slots 2
 victim=$last_pid
 : >results
-lines_around killed | "$bin/treadle" map demo.upper --no-progress >results 2>"$err" &
+"$bin/treadle" map demo.upper --no-progress < <(lines_around killed) >results 2>"$err" &
 map=$!
 started+=("$map")
 eventually 20 has_results $((half / 10)) || fail 'no progress'
@@ -65,7 +65,7 @@ then_results_are_right
 
 step 'interrupted half way: --resume does what is left, and nothing else'
 rm -f results
-lines_around never | "$bin/treadle" map demo.upper --no-progress --joblog log >results 2>"$err" &
+"$bin/treadle" map demo.upper --no-progress --joblog log < <(lines_around interrupted) >results 2>"$err" &
 map=$!
 started+=("$map")
 eventually 20 has_results $((half / 10)) || fail 'no progress'
@@ -73,7 +73,7 @@ kill -INT "$map"
 wait "$map"
 code=$?
 then_exit 130
-touch never # ends what writes the lines
+touch interrupted # ends what writes the lines
 printed=$(wc -l <results)
 ((printed < total)) || fail 'it was done before it was interrupted'
 [[ $(wc -l <log) -eq $((printed + 1)) ]] || fail "$printed results, and $(wc -l <log) lines in the job log"
