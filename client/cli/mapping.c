@@ -296,9 +296,10 @@ static void note_patience(const struct mapping *mapping)
     const char *dot = strrchr(mapping->submission.name, '.');
 
     span_print(span, sizeof(span), arguments->wait_ms);
-    cli_note("map: %s: %llu tasks have not settled after %s and go on%s; see: treadle task ls "
+    cli_note("map: %s: %llu task%s not settled after %s and go on%s; see: treadle task ls "
              "--service %.*s%s%s",
-             mapping->submission.name, (unsigned long long)mapping->left_count, span,
+             mapping->submission.name, (unsigned long long)mapping->left_count,
+             mapping->left_count == 1 ? " has" : "s have", span,
              mapping->is_input_over ? "" : ", and not all of the input was read",
              (int)(dot - mapping->submission.name), mapping->submission.name,
              arguments->joblog == NULL ? "" : "; what has settled is in ",
