@@ -81,6 +81,7 @@ before=$(succeeded_count)
 lines 1 "$total" | "$bin/treadle" map demo.upper --no-progress --joblog log --resume >>results 2>"$err"
 code=$?
 then_exit 0
-then_results_are_right
+# What was in flight at the interrupt left gaps in the order, which --resume fills behind them.
+lines 1 "$total" | tr a-z A-Z | sort | cmp - <(sort results) || fail 'not every line once'
 (($(succeeded_count) - before == total - printed)) ||
     fail "$printed were done, and --resume ran $(($(succeeded_count) - before)) of $total"
