@@ -41,6 +41,7 @@ struct guard {
     uint64_t alarm_since_ms;  /* 0: no alarm */
     uint64_t trimmed_size;    /* what was unexplained when free memory was given back last */
     uint64_t tolerated_size;  /* what nobody was to blame for: malloc keeps it */
+    ino_t cut_inode;          /* cut off last: libzmq may need a moment to let go of it */
     uint32_t socket_count;    /* looked at last */
     struct suspect *suspects; /* by descriptor */
     struct guard_counts counts;
@@ -143,6 +144,9 @@ static void look_at_socket(void *context, int fd)
     struct transport_use use;
     struct socket_bytes bytes;
     search->guard->socket_count++;
+    if (socket_inode(fd) == search->guard->cut_inode) {
+        return;
+    }
     if (!transport_find_use(search->transport, fd, &use) || !socket_read_bytes(fd, &bytes)) {
         return;
     }
@@ -172,6 +176,7 @@ static bool cut_greediest(struct guard *guard, struct transport *transport, uint
     log_warn("session.greedy", "peer=%s held_bytes=%" PRIu64 " rss_bytes=%" PRIu64 " cut=yes",
              log_quote(peer, sizeof peer, address, strlen(address)), search.held_size,
              guard->counts.rss);
+    guard->cut_inode = socket_inode(search.fd);
     transport_shut_down(transport, search.fd);
     return true;
 }

@@ -373,7 +373,15 @@ static void set_fd(struct transport *transport, struct connection *connection, i
         return;
     }
     if (transport->by_fd[fd] != 0) {
-        set_gone(transport, &transport->connections[transport->by_fd[fd] - 1]);
+        struct connection *other = &transport->connections[transport->by_fd[fd] - 1];
+        if (other->inode == connection->inode && other->state == CONNECTION_LIVE) {
+            /* One of the two is over, its descriptor is the other's now, and this was its last
+             * word. Sending to it will tell which. */
+            connection->fd = NONE_FD;
+            connection->inode = 0;
+            return;
+        }
+        set_gone(transport, other);
     }
     transport->by_fd[fd] = number_of(transport, connection) + 1;
 }

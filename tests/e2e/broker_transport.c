@@ -148,7 +148,8 @@ static void peer_close(struct peer *peer)
     (void)zmq_ctx_term(peer->context);
 }
 
-static void peer_send(struct peer *peer, struct message *message)
+/* False: there was no room within ZMQ_SNDTIMEO. */
+static bool peer_try_send(struct peer *peer, struct message *message)
 {
     struct writer writer;
     writer_init(&writer);
@@ -157,8 +158,14 @@ static void peer_send(struct peer *peer, struct message *message)
     assert_true(message_encode(message, &writer));
     assert_int_equal(writer.frames.count, 1);
     const int sent = zmq_send(peer->socket, writer.data, writer.size, 0);
-    assert_int_equal(sent, writer.size);
+    const bool is_sent = sent == (int)writer.size;
     writer_free(&writer);
+    return is_sent;
+}
+
+static void peer_send(struct peer *peer, struct message *message)
+{
+    assert_true(peer_try_send(peer, message));
 }
 
 /* The next message of this kind within the span; the others are skipped. */
@@ -343,11 +350,12 @@ static void submit_without_reading(struct peer *peer, uint32_t message_count)
         memcpy(entry.id.bytes, &i, sizeof i);
         assert_true(wire_submit_entry_encode(&entries, &entry));
     }
-    for (uint32_t i = 0; i < message_count; i++) {
+    bool is_sent = true; /* once cut off it hangs: libzmq sees that only when it is read from */
+    for (uint32_t i = 0; i < message_count && is_sent; i++) {
         struct message message = {.kind = MESSAGE_SUBMIT};
         message.as.submit.templates = wire_list_from_writer(&templates, 1);
         message.as.submit.entries = wire_list_from_writer(&entries, ENTRY_COUNT_MAX);
-        peer_send(peer, &message);
+        is_sent = peer_try_send(peer, &message);
     }
     writer_free(&templates);
     writer_free(&entries);
@@ -361,13 +369,14 @@ static void test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits(void *
     assert_non_null(peer);
     peer_open(peer, broker.endpoint, NULL);
     const int one = 1;
-    const int span_ms = 2000;
+    const int span_ms = 500;
     assert_int_equal(zmq_setsockopt(peer->socket, ZMQ_SNDTIMEO, &span_ms, sizeof span_ms), 0);
     assert_int_equal(zmq_setsockopt(peer->socket, ZMQ_RCVHWM, &one, sizeof one), 0);
     peer_hello(peer, ROLE_CLIENT);
     const uint64_t started_at_us = now_us();
     uint64_t longest_us = 0;
-    while (now_us() - started_at_us < 10000000 && counter_of(&broker, "sends_dropped") == 0) {
+    /* ZeroMQ's heartbeat ends it too, after 3 s */
+    while (now_us() - started_at_us < 2500000 && counter_of(&broker, "connections_cut") == 0) {
         submit_without_reading(peer, 20);
         const uint64_t begun_at_us = now_us();
         (void)counter_of(&broker, "sends_waited");
@@ -421,9 +430,8 @@ static void then_a_message_without_end_is_cut_off(const char *listen)
     assert_true(size < ENDLESS_SIZE_MAX);
     assert_int_equal(counter_of(&broker, "connections_greedy"), 1);
     assert_true(counter_of(&broker, "rss_bytes_most") < RSS_MAX);
-    struct message query = {.kind = MESSAGE_BROKER_QUERY}; /* it was not mistaken for the other */
-    peer_send(bystander, &query);
-    assert_true(peer_receive(bystander, MESSAGE_BROKER_INFO, 5000));
+    peer_hello(bystander, ROLE_CLIENT); /* its session may have ended: it sent no heartbeats */
+    assert_int_equal(counter_of(&broker, "connections_cut"), 1);
     peer_close(bystander);
     free(bystander);
     then_it_ends_cleanly(&broker);
