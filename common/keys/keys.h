@@ -16,6 +16,7 @@
 
 #define KEY_SIZE      32
 #define KEY_HEX_SIZE  65 /* 64 digits and the NUL */
+#define KEY_Z85_SIZE  41 /* 40 characters and the NUL */
 #define KEY_NAME_SIZE 65
 #define KEY_WHY_SIZE  512
 
@@ -49,8 +50,15 @@ enum treadle_status key_pair_write(const struct key_pair *pair, const char *name
 enum treadle_status key_public_read(uint8_t key[KEY_SIZE], const char *text,
                                     char why[KEY_WHY_SIZE]);
 
+/* As key_public_read(), and the name that the file gives the key; "" if there is none. */
+enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_NAME_SIZE],
+                                          const char *text, char why[KEY_WHY_SIZE]);
+
 /* 64 lower-case digits. */
 void key_print(char hex[KEY_HEX_SIZE], const uint8_t key[KEY_SIZE]);
+
+/* As in files, and in other programs that speak ZeroMQ. Not for secrets that are to be wiped. */
+void key_print_z85(char text[KEY_Z85_SIZE], const uint8_t key[KEY_SIZE]);
 
 /* The process holds secrets: no core dumps, and nobody's debugger (PR_SET_DUMPABLE 0). */
 void key_protect_process(void);
