@@ -38,8 +38,18 @@ refuse(char why[KEY_WHY_SIZE], enum treadle_status status, const char *format, .
 
 /* ---- Z85: https://rfc.zeromq.org/spec/32 ---- */
 
-static const char z85_digits[] =
+static const char z85_digits[Z85_BASE] = /* no NUL */
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+
+/* Z85_BASE: it is none. */
+static uint32_t z85_value(char letter)
+{
+    uint32_t value = 0;
+    while (value < Z85_BASE && z85_digits[value] != letter) {
+        value++;
+    }
+    return value;
+}
 
 static bool z85_decode(uint8_t key[KEY_SIZE], const char *text, size_t size)
 {
@@ -49,11 +59,11 @@ static bool z85_decode(uint8_t key[KEY_SIZE], const char *text, size_t size)
     for (size_t i = 0; i < KEY_SIZE / 4; i++) {
         uint64_t value = 0;
         for (size_t j = 0; j < 5; j++) {
-            const char *digit = memchr(z85_digits, text[i * 5 + j], Z85_BASE);
-            if (digit == NULL) {
+            const uint32_t digit = z85_value(text[i * 5 + j]);
+            if (digit == Z85_BASE) {
                 return false;
             }
-            value = value * Z85_BASE + (uint64_t)(digit - z85_digits);
+            value = value * Z85_BASE + digit;
         }
         if (value > UINT32_MAX) {
             return false;
@@ -207,7 +217,8 @@ static void take_line(struct certificate *certificate, struct value *section,
 
 static struct certificate read_certificate(const char *text, size_t size)
 {
-    struct certificate certificate = {.is_malformed = memchr(text, '\0', size) != NULL};
+    struct certificate certificate = {.is_malformed =
+                                          text == NULL || memchr(text, '\0', size) != NULL};
     struct value section = {"", 0};
     while (size > 0 && !certificate.is_malformed) {
         const char *end = memchr(text, '\n', size);
@@ -387,7 +398,7 @@ enum treadle_status key_pair_open(struct key_pair **out, const char *path, char 
     status = pair == NULL ? refuse(why, TREADLE_E_NOMEM, "%.300s: no memory for it", path)
                           : pair_from(pair, &loaded, path, why);
     sodium_free(loaded.text);
-    if (status == TREADLE_OK) {
+    if (pair != NULL && status == TREADLE_OK) {
         *out = pair_seal(pair);
         pair = NULL;
     }

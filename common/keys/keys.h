@@ -28,10 +28,10 @@ struct key_pair;
  * of another owner than this process' effective user, readable or writable by group or others, not
  * ZPL, no or a malformed key, a public key that does not belong to the secret one. TREADLE_E_IO,
  * TREADLE_E_NOT_FOUND, TREADLE_E_NOMEM. */
-enum treadle_status key_pair_open(struct key_pair **pair, const char *path, char why[KEY_WHY_SIZE]);
+enum treadle_status key_pair_open(struct key_pair **out, const char *path, char why[KEY_WHY_SIZE]);
 
 /* A new one, of no file. */
-enum treadle_status key_pair_create(struct key_pair **pair);
+enum treadle_status key_pair_create(struct key_pair **out);
 
 /* Wipes it and nulls the pointer; NULL is fine. */
 void key_pair_close(struct key_pair **pair);

@@ -409,10 +409,30 @@ static void test_name_in_a_file_is_made_safe_for_a_terminal(void **unused)
 #define NEEDLE     24U /* from the middle: libraries may change the ends */
 #define REGION_MAX (UINT64_C(256) << 20)
 
-/* How often the masked bytes stand, unmasked, in this process' writable memory. */
+static uint8_t page[65536 + NEEDLE];
+
+/* How often the masked bytes begin in the first 65,536 bytes of the page, which was read from `at`;
+ * what this search itself holds does not count. */
+static unsigned count_in_page(const uint8_t masked[NEEDLE], uint64_t at, ssize_t size)
+{
+    const uint64_t own = (uint64_t)(uintptr_t)page;
+    unsigned count = 0;
+    for (ssize_t i = 0; i + (ssize_t)NEEDLE <= size && i < 65536; i++) {
+        const uint64_t found = at + (uint64_t)i;
+        size_t same = 0;
+        while (same < NEEDLE && (page[i + (ssize_t)same] ^ MASK) == masked[same]) {
+            same++;
+        }
+        if (same == NEEDLE && (found < own || found >= own + sizeof(page))) {
+            count++;
+        }
+    }
+    return count;
+}
+
+/* The same of all memory that this process can write to. */
 static unsigned count_in_memory(const uint8_t masked[NEEDLE])
 {
-    static uint8_t page[65536 + NEEDLE];
     unsigned count = 0;
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -429,16 +449,7 @@ static unsigned count_in_memory(const uint8_t masked[NEEDLE])
         }
         for (uint64_t at = start; at < end; at += 65536) {
             const ssize_t got = pread(memory, page, sizeof(page), (off_t)at);
-            for (ssize_t i = 0; i + (ssize_t)NEEDLE <= got && i < 65536; i++) {
-                size_t same = 0;
-                while (same < NEEDLE && (page[i + (ssize_t)same] ^ MASK) == masked[same]) {
-                    same++;
-                }
-                /* Not what this very function has read. */
-                const uint64_t found = at + (uint64_t)i;
-                const uint64_t own = (uint64_t)(uintptr_t)page;
-                count += same == NEEDLE && (found < own || found >= own + sizeof(page)) ? 1 : 0;
-            }
+            count += count_in_page(masked, at, got);
             memset(page, 0, sizeof(page));
         }
     }
