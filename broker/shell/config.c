@@ -40,6 +40,7 @@ enum value_type {
     TYPE_LEVEL,
     TYPE_FORMAT,
     TYPE_ENDPOINTS,
+    TYPE_PATH,
 };
 
 enum reload { FIXED, RELOADED };
@@ -175,6 +176,7 @@ static void print_value(const struct key_rule *rule, uint64_t value, char *out, 
         return;
     case TYPE_COUNT:
     case TYPE_ENDPOINTS:
+    case TYPE_PATH:
         break;
     }
     (void)snprintf(out, out_size, "%" PRIu64, value);
@@ -201,6 +203,10 @@ void config_print_expected(enum config_key key, char *out, size_t out_size)
     }
     if (rule->type == TYPE_ENDPOINTS) {
         (void)snprintf(out, out_size, "{\"ENDPOINT\", ...} of ipc:///PATH or tcp://HOST:PORT");
+        return;
+    }
+    if (rule->type == TYPE_PATH) {
+        (void)snprintf(out, out_size, "the name of a file");
         return;
     }
     if (rule->type == TYPE_SPAN) {
@@ -306,16 +312,48 @@ static bool parse_value(enum value_type type, const char *text, uint64_t *value)
     case TYPE_FORMAT:
         return parse_format(text, value);
     case TYPE_ENDPOINTS:
+    case TYPE_PATH:
         break;
     }
     return false;
 }
 
+bool config_take_endpoint(struct config *config, const char *text)
+{
+    const uint32_t index = config->listen_count;
+    const size_t size = strcspn(text, " ");
+    const char *key = text + size + strspn(text + size, " ");
+    if (index == ENDPOINT_COUNT_MAX || size >= CONFIG_ENDPOINT_SIZE ||
+        strlen(key) >= CONFIG_PATH_SIZE) {
+        return false;
+    }
+    memcpy(config->listen[index], text, size);
+    config->listen[index][size] = '\0';
+    memcpy(config->listen_key[index], key, strlen(key) + 1);
+    config->listen_count++;
+    return true;
+}
+
+const char *config_server_key(const struct config *config, uint32_t index)
+{
+    TREADLE_ASSERT(index < config->listen_count);
+    if (endpoint_kind(config->listen[index]) == ENDPOINT_IPC) {
+        return "";
+    }
+    return config->listen_key[index][0] != '\0' ? config->listen_key[index] : config->server_key;
+}
+
 static bool add_endpoint(struct config *config, const char *text, uint32_t line, char *why)
 {
     char quoted[QUOTED_SIZE];
-    const char *expected = endpoint_mistake(text);
-    if (expected != NULL || strlen(text) >= CONFIG_ENDPOINT_SIZE) {
+    char endpoint[CONFIG_ENDPOINT_SIZE] = "";
+    const size_t size = strcspn(text, " ");
+    const bool is_short = size < sizeof endpoint && strlen(text) - size < CONFIG_PATH_SIZE;
+    if (is_short) {
+        memcpy(endpoint, text, size);
+    }
+    const char *expected = is_short ? endpoint_mistake(endpoint) : NULL;
+    if (expected != NULL || !is_short) {
         (void)snprintf(why, CONFIG_TEXT_SIZE, "listen: %s is not an endpoint; expected %s",
                        log_quote(quoted, sizeof quoted, text, strlen(text)),
                        expected == NULL ? "less than 256 bytes" : expected);
@@ -327,9 +365,32 @@ static bool add_endpoint(struct config *config, const char *text, uint32_t line,
                        ENDPOINT_COUNT_MAX);
         return false;
     }
-    memcpy(config->listen[config->listen_count], text, strlen(text) + 1);
-    config->listen_count++;
+    if (endpoint_kind(endpoint) == ENDPOINT_IPC && text[size] != '\0') {
+        (void)snprintf(why, CONFIG_TEXT_SIZE, "listen: ipc takes no key; expected %s alone",
+                       endpoint);
+        return false;
+    }
+    (void)config_take_endpoint(config, text); /* it fits */
     config->line[CONFIG_LISTEN] = line;
+    return true;
+}
+
+static char *path_of(struct config *config, enum config_key key)
+{
+    return key == CONFIG_SERVER_KEY ? config->server_key : config->principals;
+}
+
+static bool set_path(struct config *config, enum config_key key, const char *text, uint32_t line,
+                     char *why)
+{
+    const size_t size = strlen(text);
+    if (size == 0 || size >= CONFIG_PATH_SIZE) {
+        (void)snprintf(why, CONFIG_TEXT_SIZE, "%s: %s; expected the name of a file",
+                       rules[key].name, size == 0 ? "no name" : "the name is too long");
+        return false;
+    }
+    memcpy(path_of(config, key), text, size + 1);
+    config->line[key] = line;
     return true;
 }
 
@@ -342,6 +403,9 @@ bool config_set(struct config *config, enum config_key key, const char *text, ui
     uint64_t value = 0;
     if (rule->type == TYPE_ENDPOINTS) {
         return add_endpoint(config, text, line, why);
+    }
+    if (rule->type == TYPE_PATH) {
+        return set_path(config, key, text, line, why);
     }
     const char *mistake = NULL;
     if (!parse_value(rule->type, text, &value)) {
@@ -481,6 +545,23 @@ static void check_silence(const struct config *config, struct config_mistakes *m
     }
 }
 
+/* Keys let in whom the principals name, and nobody else. */
+static void check_keys(const struct config *config, struct config_mistakes *mistakes)
+{
+    if (config->server_key[0] != '\0' && config->value[CONFIG_INSECURE] != 0) {
+        config_add_mistake(mistakes, line_of(config, CONFIG_SERVER_KEY, CONFIG_INSECURE),
+                           "insecure and server_key contradict each other; expected one of them");
+    }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        if (config_server_key(config, i)[0] != '\0' && config->principals[0] == '\0') {
+            config_add_mistake(mistakes, config->line[CONFIG_LISTEN],
+                               "listen: %s has a server key, but nobody may come in; expected "
+                               "principals = FILE beside it",
+                               config->listen[i]);
+        }
+    }
+}
+
 /* Endpoints of flags are looked at when they are bound, with the words of flags. */
 static void check_endpoints(const struct config *config, const struct config_source *source,
                             struct config_mistakes *mistakes)
@@ -489,16 +570,19 @@ static void check_endpoints(const struct config *config, const struct config_sou
     for (uint32_t i = 0; i < config->listen_count && line != CONFIG_LINE_GIVEN; i++) {
         const char *endpoint = config->listen[i];
         const enum endpoint_kind kind = endpoint_kind(endpoint);
-        if (kind == ENDPOINT_TCP) {
+        const bool is_plain = config_server_key(config, i)[0] == '\0';
+        if (kind == ENDPOINT_TCP && is_plain) {
             config_add_mistake(mistakes, line,
                                "listen: %s: TCP without keys is refused off the loopback; expected "
-                               "tcp://127.0.0.1:PORT or ipc:///PATH",
+                               "server_key and principals beside it, tcp://127.0.0.1:PORT or "
+                               "ipc:///PATH",
                                endpoint);
-        } else if (kind == ENDPOINT_LOOPBACK && config->value[CONFIG_INSECURE] == 0 &&
+        } else if (kind == ENDPOINT_LOOPBACK && is_plain && config->value[CONFIG_INSECURE] == 0 &&
                    !source->is_dev) {
             config_add_mistake(mistakes, line,
                                "listen: %s: TCP without keys lets in every user of this machine; "
-                               "expected ipc:///PATH, or insecure = true beside it",
+                               "expected server_key and principals beside it, ipc:///PATH, or "
+                               "insecure = true",
                                endpoint);
         }
         for (uint32_t j = 0; j < i; j++) {
@@ -520,9 +604,43 @@ static void take_given(struct config *config, const struct config *given)
             config->line[key] = given->line[key];
         }
     }
+    if (given->line[CONFIG_SERVER_KEY] != CONFIG_LINE_DEFAULT) {
+        memcpy(config->server_key, given->server_key, sizeof config->server_key);
+    }
+    if (given->line[CONFIG_PRINCIPALS] != CONFIG_LINE_DEFAULT) {
+        memcpy(config->principals, given->principals, sizeof config->principals);
+    }
     if (given->listen_count > 0) {
         memcpy(config->listen, given->listen, sizeof config->listen);
+        memcpy(config->listen_key, given->listen_key, sizeof config->listen_key);
         config->listen_count = given->listen_count;
+    }
+}
+
+/* A name in a file is meant from that file's folder. */
+static void resolve_path(char name[CONFIG_PATH_SIZE], const char *file, uint32_t line,
+                         struct config_mistakes *mistakes)
+{
+    char whole[CONFIG_PATH_SIZE];
+    const char *slash = strrchr(file, '/');
+    if (name[0] == '\0' || name[0] == '/' || slash == NULL) {
+        return;
+    }
+    const int size = snprintf(whole, sizeof whole, "%.*s/%s", (int)(slash - file), file, name);
+    if (size < 0 || (size_t)size >= sizeof whole) {
+        config_add_mistake(mistakes, line, "a name too long; expected less than %d bytes",
+                           CONFIG_PATH_SIZE);
+        return;
+    }
+    memcpy(name, whole, (size_t)size + 1);
+}
+
+static void resolve_paths(struct config *config, const char *file, struct config_mistakes *mistakes)
+{
+    resolve_path(config->server_key, file, config->line[CONFIG_SERVER_KEY], mistakes);
+    resolve_path(config->principals, file, config->line[CONFIG_PRINCIPALS], mistakes);
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        resolve_path(config->listen_key[i], file, config->line[CONFIG_LISTEN], mistakes);
     }
 }
 
@@ -536,11 +654,13 @@ bool config_load(struct config *config, const struct config_source *source,
     }
     if (source->path != NULL) {
         config_read_file(config, source->path, mistakes);
+        resolve_paths(config, source->path, mistakes);
     }
     take_given(config, &source->given);
     check_pairs(config, mistakes);
     check_silence(config, mistakes);
     check_endpoints(config, source, mistakes);
+    check_keys(config, mistakes);
     return mistakes->count == 0;
 }
 
@@ -603,6 +723,12 @@ log_sink *config_to_sink(const struct config *config, const struct config_source
 
 static bool is_same(const struct config *left, const struct config *right, enum config_key key)
 {
+    if (key == CONFIG_SERVER_KEY) {
+        return strcmp(left->server_key, right->server_key) == 0;
+    }
+    if (key == CONFIG_PRINCIPALS) {
+        return strcmp(left->principals, right->principals) == 0;
+    }
     if (!config_key_is_list(key)) {
         return left->value[key] == right->value[key];
     }
@@ -610,7 +736,8 @@ static bool is_same(const struct config *left, const struct config *right, enum 
         return false;
     }
     for (uint32_t i = 0; i < left->listen_count; i++) {
-        if (strcmp(left->listen[i], right->listen[i]) != 0) {
+        if (strcmp(left->listen[i], right->listen[i]) != 0 ||
+            strcmp(left->listen_key[i], right->listen_key[i]) != 0) {
             return false;
         }
     }
@@ -632,6 +759,9 @@ uint32_t config_take_reloaded(struct config *config, const struct config *fresh)
         }
         config->value[key] = fresh->value[key];
         config->line[key] = fresh->line[key];
+        if (key == CONFIG_PRINCIPALS) {
+            memcpy(config->principals, fresh->principals, sizeof config->principals);
+        }
         count++;
     }
     return count;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define CONFIG_ENDPOINT_SIZE 256
+#define CONFIG_PATH_SIZE     1024
 #define CONFIG_MISTAKES_MAX  16U
 #define CONFIG_TEXT_SIZE     512
 #define CONFIG_FILE_SIZE_MAX (1U << 20)
@@ -38,10 +39,13 @@ enum config_key {
 #define CONFIG_LINE_GIVEN   UINT32_MAX /* a flag or the environment */
 
 struct config {
-    uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of LISTEN unused */
+    uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of lists and paths unused */
     uint32_t line[CONFIG_KEY_COUNT];
     char listen[ENDPOINT_COUNT_MAX][CONFIG_ENDPOINT_SIZE];
-    uint32_t listen_count; /* 0: the default of the program */
+    char listen_key[ENDPOINT_COUNT_MAX][CONFIG_PATH_SIZE]; /* a server key of its own; "": none */
+    uint32_t listen_count;                                 /* 0: the default of the program */
+    char server_key[CONFIG_PATH_SIZE];                     /* "": none */
+    char principals[CONFIG_PATH_SIZE];
 };
 
 /* What is wrong: "what; expected ..." */
@@ -76,6 +80,13 @@ bool config_set(struct config *config, enum config_key key, const char *text, ui
  * *config is of no use. */
 bool config_load(struct config *config, const struct config_source *source,
                  struct config_mistakes *mistakes);
+
+/* The file with the server key of this endpoint; "": it is plain. */
+const char *config_server_key(const struct config *config, uint32_t index);
+
+/* Takes an endpoint, with or without the file of a server key of its own behind it, as it is; it is
+ * looked at when it is bound. False: too long, or too many. */
+bool config_take_endpoint(struct config *config, const char *text);
 
 /* Reads the file alone into *config; adds what is wrong to *mistakes. */
 void config_read_file(struct config *config, const char *path, struct config_mistakes *mistakes);

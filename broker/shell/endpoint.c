@@ -155,7 +155,8 @@ static bool check_ipc(const char *endpoint, struct transport_error *error)
     return true;
 }
 
-bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct transport_error *error)
+bool endpoint_check(const char *endpoint, enum endpoint_safety safety,
+                    struct transport_error *error)
 {
     switch (endpoint_kind(endpoint)) {
     case ENDPOINT_BAD:
@@ -165,21 +166,21 @@ bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct tran
     case ENDPOINT_IPC:
         return check_ipc(endpoint, error);
     case ENDPOINT_LOOPBACK:
-        if (!is_plain_tcp_allowed) {
+        if (safety == ENDPOINT_PLAIN_IPC) {
             set_error(error, EX_CONFIG,
-                      "%s: TCP without keys lets in every user of this machine; use ipc://PATH, or "
-                      "say --insecure",
+                      "%s: TCP without keys lets in every user of this machine; give it "
+                      "server_key and principals, use ipc://PATH, or say --insecure",
                       endpoint);
-            return false;
         }
-        return true;
+        return safety != ENDPOINT_PLAIN_IPC;
     case ENDPOINT_TCP:
-        set_error(
-            error, EX_CONFIG,
-            "%s: TCP without keys is refused off the loopback; listen on tcp://127.0.0.1:PORT "
-            "or ipc://PATH",
-            endpoint);
-        return false;
+        if (safety != ENDPOINT_ENCRYPTED) {
+            set_error(error, EX_CONFIG,
+                      "%s: TCP without keys is refused off the loopback; give it server_key and "
+                      "principals, or use tcp://127.0.0.1:PORT or ipc://PATH",
+                      endpoint);
+        }
+        return safety == ENDPOINT_ENCRYPTED;
     }
     return false;
 }
