@@ -44,6 +44,24 @@ void cli_note(const char *format, ...)
     va_end(arguments);
 }
 
+enum cli_exit cli_say_mistakes(const char *verb, const char *path,
+                               const struct conf_mistakes *mistakes)
+{
+    for (uint32_t i = 0; i < mistakes->count && i < CONF_MISTAKES_MAX; i++) {
+        const struct conf_mistake *mistake = &mistakes->at[i];
+
+        if (mistake->line == 0) {
+            cli_note("%s: %s: %s", verb, path, mistake->text);
+        } else {
+            cli_note("%s: %s:%u: %s", verb, path, mistake->line, mistake->text);
+        }
+    }
+    if (mistakes->count > CONF_MISTAKES_MAX) {
+        cli_note("%s: %s: %u more", verb, path, mistakes->count - CONF_MISTAKES_MAX);
+    }
+    return mistakes->count == 0 ? CLI_DONE : CLI_CONFIG;
+}
+
 enum cli_exit cli_fail_memory(void)
 {
     return cli_fail(CLI_SYSTEM, "out of memory");
