@@ -295,7 +295,8 @@ static void look_at_transport(treadle_worker *worker)
         worker_session_on_connected(worker->session, clock_ms());
     }
     if ((flags & TRANSPORT_GIVEN_UP) != 0) { /* not all workers together */
-        worker->reopen_at_ms = clock_ms() + READMIT_DELAY_MS + randombytes_uniform(READMIT_DELAY_MS);
+        worker->reopen_at_ms =
+            clock_ms() + READMIT_DELAY_MS + randombytes_uniform(READMIT_DELAY_MS);
     }
     if (!worker->has_served && peer_transport_reason(worker->transport)[0] != '\0') {
         tell_apart(worker);

@@ -81,8 +81,7 @@ static void set_fault(struct peer_transport *transport, enum transport_fault fau
         [TRANSPORT_FAULT_SILENT] = "what listens at %s does not answer",
         [TRANSPORT_FAULT_WANTS_KEYS] = "the broker at %s wants keys, and none were given here",
         [TRANSPORT_FAULT_IS_PLAIN] = "the broker at %s has no keys, and here are some",
-        [TRANSPORT_FAULT_SERVER_KEY] = "the broker at %s has another server key than was given "
-                                       "here, or none",
+        [TRANSPORT_FAULT_SERVER_KEY] = "the broker at %s has another server key, or none",
         [TRANSPORT_FAULT_NOT_ADMITTED] = "the broker at %s does not admit this key",
         [TRANSPORT_FAULT_LOST] = "the connection to %s was lost",
     };
