@@ -22,9 +22,8 @@
 #include "common/base/list.h"
 #include "common/base/map.h"
 
-#define NONE_FD            (-1)
-#define ZAP_ENFORCE_DOMAIN 93 /* libzmq's number of an option that its header only has for drafts  \
-                               */
+#define NONE_FD             (-1)
+#define ZAP_ENFORCE_DOMAIN  93 /* libzmq's number; its header has the name for drafts only */
 #define ROUTING_ID_SIZE     5U /* a zero byte and 32 bits: what libzmq gives a peer that chose none */
 #define CUT_DELAY_MS        50U /* what was sent before may still leave */
 #define RECHECK_MS          1U  /* of a socket that is said to have ended and is still there */

@@ -486,6 +486,23 @@ static void not_understood(const struct arguments *arguments, const struct argp_
              word, arguments->verb->name);
 }
 
+/* The option whose whole name stands where `option`, which the verb takes, was read as abbreviated:
+ * --id is never short for --identity. OPTION_COUNT: none. */
+static int mistaken_option(const struct argp_state *state, int option)
+{
+    const bool is_apart = state->next >= 2 && strncmp(state->argv[state->next - 1], "--", 2) != 0;
+    const char *word = state->argv[state->next - (is_apart ? 2 : 1)];
+    const size_t size = strcspn(word, "=");
+    int other = 0;
+
+    while (other < OPTION_COUNT &&
+           (other == option || strlen(rules[other].name) + 2 != size ||
+            strncmp(word, "--", 2) != 0 || strncmp(word + 2, rules[other].name, size - 2) != 0)) {
+        other++;
+    }
+    return other;
+}
+
 static error_t on_argp(int key, char *text, struct argp_state *state)
 {
     struct arguments *arguments = state->input;
@@ -511,7 +528,14 @@ static error_t on_argp(int key, char *text, struct argp_state *state)
         return ARGP_ERR_UNKNOWN;
     }
     const struct option_rule *rule = &rules[option];
+    const int mistaken = rule->argument == NULL ? OPTION_COUNT : mistaken_option(state, option);
 
+    if (mistaken != OPTION_COUNT) {
+        cli_note("%s: '--%s' is not one of its options; see: treadle help %s",
+                 arguments->verb->name, rules[mistaken].name, arguments->verb->name);
+        arguments->is_wrong_said = true;
+        return EINVAL;
+    }
     arguments->given |= OPTION_BIT(option);
     if (!option_set(arguments, rule, text)) {
         cli_note("%s: --%s: '%s' is not %s", arguments->verb->name, rule->name, text,

@@ -18,6 +18,8 @@ struct finding {
     uint64_t epoch;
     struct bytes version;
     uint64_t round_trip_us; /* the shortest */
+    bool may_submit;
+    bool may_administer;
 };
 
 static uint64_t now_us(void)
@@ -62,14 +64,86 @@ static enum cli_exit measure(struct contact *contact, struct finding *finding)
     return code;
 }
 
+/* The broker does not tell rights, so they are tried out. An order about a worker of a name that
+ * nobody has: */
+static enum cli_exit try_order(struct contact *contact, const struct treadle_task_id *id,
+                               struct finding *finding)
+{
+    char name[TREADLE_ID_TEXT_SIZE];
+    struct message order = {.kind = MESSAGE_WORKER_DRAIN};
+    struct client_event *answer = NULL;
+
+    order.as.worker_drain.name = bytes_from_text(treadle_id_format(id, name));
+    const enum cli_exit code = contact_ask(contact, &order, &answer);
+
+    if (code == CLI_DONE) {
+        finding->may_administer = answer->answer->kind == MESSAGE_DONE &&
+                                  answer->answer->as.done.status == DONE_NOT_FOUND;
+        client_event_destroy(&answer);
+    }
+    return code;
+}
+
+static bool is_awaited(const struct client_event *event, const void *context)
+{
+    (void)context;
+    return event->kind == CLIENT_EVENT_AWAITED;
+}
+
+/* Asking for a task that there is not. The broker may end the session for it: this comes last. */
+static enum cli_exit try_await(struct contact *contact, const struct treadle_task_id *id,
+                               struct finding *finding)
+{
+    const uint64_t until_ms = client_now_ms() + contact->arguments->connect_timeout_ms;
+    struct client_event *event = NULL;
+    enum cli_exit code = CLI_DONE;
+
+    if (client_session_await(client_session_of(contact->client), *id) != TREADLE_OK) {
+        return cli_fail_memory();
+    }
+    while (code == CLI_DONE && event == NULL && client_now_ms() < until_ms &&
+           client_refused_code(contact->client) != REFUSED_RIGHTS) {
+        code = contact_pump(contact, until_ms, contact->signal_fd);
+        event = client_take_event(contact->client, is_awaited, NULL);
+    }
+    finding->may_submit = event != NULL;
+    client_event_destroy(&event);
+    if (code == CLI_DONE || client_refused_code(contact->client) == REFUSED_RIGHTS) {
+        return CLI_DONE;
+    }
+    contact_say(contact, code);
+    return code;
+}
+
+static enum cli_exit try_rights(struct contact *contact, struct finding *finding)
+{
+    struct treadle_task_id id;
+
+    if (treadle_id_new(&id) != TREADLE_OK) {
+        return cli_fail(CLI_SYSTEM, "doctor: libsodium cannot start");
+    }
+    const enum cli_exit code = try_order(contact, &id, finding);
+
+    return code == CLI_DONE ? try_await(contact, &id, finding) : code;
+}
+
+static const char *rights_text(const struct finding *finding)
+{
+    if (finding->may_submit) {
+        return finding->may_administer ? "submit, administer" : "submit";
+    }
+    return finding->may_administer ? "administer" : "none";
+}
+
 static enum cli_exit print(const struct arguments *arguments, const struct finding *finding)
 {
     if (arguments->is_json) {
-        return json_print(json_pack("{s:s, s:b, s:s, s:o, s:o, s:o}", "endpoint", arguments->broker,
-                                    "encrypted", finding->is_encrypted, "key", finding->own_key,
-                                    "version", json_from_text(finding->version), "epoch",
-                                    json_from_number(finding->epoch), "round_trip_us",
-                                    json_from_number(finding->round_trip_us)));
+        return json_print(json_pack("{s:s, s:b, s:s, s:o, s:o, s:b, s:b, s:o}", "endpoint",
+                                    arguments->broker, "encrypted", finding->is_encrypted, "key",
+                                    finding->own_key, "version", json_from_text(finding->version),
+                                    "epoch", json_from_number(finding->epoch), "may_submit",
+                                    finding->may_submit, "may_administer", finding->may_administer,
+                                    "round_trip_us", json_from_number(finding->round_trip_us)));
     }
     struct table *facts = table_open_facts();
     char *version = text_for_people(finding->version, false);
@@ -83,6 +157,7 @@ static enum cli_exit print(const struct arguments *arguments, const struct findi
     }
     table_add_fact(facts, "version", "%s", version == NULL ? "" : version);
     table_add_fact(facts, "epoch", "%" PRIu64, finding->epoch);
+    table_add_fact(facts, "rights", "%s", rights_text(finding));
     table_add_fact(facts, "round trip", "%" PRIu64 ".%03" PRIu64 " ms",
                    finding->round_trip_us / 1000, finding->round_trip_us % 1000);
     table_add_fact(facts, "verdict", "all is well");
@@ -108,6 +183,7 @@ static enum cli_exit doctor(const struct arguments *arguments)
         key_print(finding.own_key, key);
     }
     code = measure(&contact, &finding);
+    code = code == CLI_DONE ? try_rights(&contact, &finding) : code;
     if (code == CLI_DONE && welcome != NULL) {
         finding.epoch = welcome->epoch;
         finding.version = welcome->version;

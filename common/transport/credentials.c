@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "common/transport/credentials.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,8 @@ static const char *variable(const char *name)
     return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
-/* The file in the user's folder, if it is there. */
+/* The file in the user's folder, if it is there, or nobody can tell: a connection is not to be
+ * plain because a folder cannot be read. */
 static const char *own_file(char path[PATH_SIZE], const char *name)
 {
     const char *home = variable("HOME");
@@ -26,7 +28,11 @@ static const char *own_file(char path[PATH_SIZE], const char *name)
         return NULL;
     }
     const int size = snprintf(path, PATH_SIZE, "%s/" FOLDER "/%s", home, name);
-    return size > 0 && size < PATH_SIZE && access(path, F_OK) == 0 ? path : NULL;
+    if (size < 0 || size >= PATH_SIZE ||
+        (access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR))) {
+        return NULL;
+    }
+    return path;
 }
 
 /* A key that is not to be had is one thing for the caller, whatever is in the way. */

@@ -355,7 +355,7 @@ static void test_routing_ids_in_the_form_of_libzmqs_own_do_no_harm(void **unused
     struct keyed_peer *guesses[GUESS_COUNT];
     for (uint32_t i = 0; i < GUESS_COUNT; i++) {
         uint8_t id[5] = {0};
-        /* what rand() gives first when nobody seeds it, and those that follow */
+        /* what an unseeded generator gives first, and those that follow */
         bytes_store_u32(id + 1, 1804289383U + i);
         guesses[i] = keyed_peer_open(&(struct given_keyed_peer){.endpoint = broker.endpoint,
                                                                 .mechanism = PEER_CURVE,

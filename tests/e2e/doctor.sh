@@ -98,10 +98,26 @@ then_stdout_has '^connection +encrypted'
 then_stdout_has "^own key +$("$bin/treadle" key show host.pub --json | json_field key)$"
 then_stdout_has '^version +[0-9]'
 then_stdout_has '^epoch +[0-9]'
+then_stdout_has '^rights +submit, administer$'
 then_stdout_has '^round trip +[0-9.]+ ms$'
 cli doctor --json --identity host.key --server-key server.pub
 then_exit 0
 [[ $(json_field encrypted <"$out") == true ]] || fail "not encrypted"
+
+step "and what a key may do"
+for role in submit admin; do
+    given_a_key "$role"
+    given_a_file "of_$role" "principal \"$role\" { keys = {$key} roles = {$role} services = {\"*\"} }"
+    cat "of_$role" >>principals
+done
+cli broker reload --identity host.key --server-key server.pub
+then_exit 0
+cli doctor --identity submit.key --server-key server.pub
+then_exit 0
+then_stdout_has '^rights +submit$'
+cli doctor --identity admin.key --server-key server.pub
+then_exit 0
+then_stdout_has '^rights +administer$'
 
 step "a broker that is stopped"
 kill -STOP "$last_pid"

@@ -101,7 +101,7 @@ static void test_every_mistake_is_told_with_its_line(void **unused)
                         "worker {\n"
                         "    slots = 4\n"
                         "}\n");
-    assert_int_equal(mistakes.count, 7);
+    assert_int_equal(mistakes.count, 9);
     then_a_mistake_is(1, "did you mean broker?");
     then_a_mistake_is(2, "expected an endpoint");
     then_a_mistake_is(3, "broker stands in line 2 already");
@@ -109,6 +109,8 @@ static void test_every_mistake_is_told_with_its_line(void **unused)
     then_a_mistake_is(5, "a list; expected");
     then_a_mistake_is(6, "colour: no such key; expected one of treadle.conf(5)");
     then_a_mistake_is(7, "worker: not a setting");
+    then_a_mistake_is(8, "slots: no such key");
+    then_a_mistake_is(9, "unexpected }");
     assert_null(settings.broker);
 }
 
