@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +137,15 @@ static void set_names(treadle_worker *worker, const char *name)
     if (name != NULL) {
         (void)snprintf(worker->name, sizeof(worker->name), "%.*s", NAME_SIZE_MAX, name);
     } else {
-        (void)snprintf(worker->name, sizeof(worker->name), "%.48s:%d", host, (int)getpid());
+        /* two workers of one process are two */
+        static _Atomic unsigned created;
+        const unsigned number = atomic_fetch_add(&created, 1);
+        const int size =
+            snprintf(worker->name, sizeof(worker->name), "%.40s:%d", host, (int)getpid());
+        if (number > 0) {
+            (void)snprintf(worker->name + size, sizeof(worker->name) - (size_t)size, ":%u",
+                           number + 1);
+        }
     }
 }
 

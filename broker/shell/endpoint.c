@@ -25,6 +25,7 @@ static void set_error(struct transport_error *error, int exit_code, const char *
     va_list arguments;
     error->exit_code = exit_code;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
     (void)vsnprintf(error->text, sizeof error->text, format, arguments);
     va_end(arguments);
 }

@@ -40,8 +40,8 @@ void notify_stopping(uint32_t task_count, uint64_t drain_ms)
 {
     char span[SPAN_TEXT_SIZE];
     (void)span_print(span, sizeof span, drain_ms);
-    (void)sd_notifyf(0, "STOPPING=1\nSTATUS=Ends when %" PRIu32 " tasks have settled, or after %s",
-                     task_count, span);
+    (void)sd_notifyf(0, "STOPPING=1\nSTATUS=Ends when %" PRIu32 " task%s settled, or after %s",
+                     task_count, task_count == 1 ? " has" : "s have", span);
 }
 
 void notify_beat(struct notify *notify, uint64_t monotonic_ms)

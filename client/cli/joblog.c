@@ -22,7 +22,7 @@
 #define COLUMN_COMMAND  8
 #define COMMAND_CUT     "..."
 #define HOST_SIZE_MAX   64U
-#define COMMAND_SIZE    (2 * JOBLOG_COMMAND_SIZE_MAX + sizeof(COMMAND_CUT))
+#define COMMAND_SIZE    (2 * (size_t)JOBLOG_COMMAND_SIZE_MAX + sizeof(COMMAND_CUT))
 #define LINE_READ_MAX   (1U << 20) /* what is longer was not written by us */
 
 /* What a waiting line waits for. */

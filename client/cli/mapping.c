@@ -296,13 +296,15 @@ static void note_patience(const struct mapping *mapping)
     const char *dot = strrchr(mapping->submission.name, '.');
 
     span_print(span, sizeof(span), arguments->wait_ms);
-    cli_note("map: %s: %llu tasks have not settled after %s and go on%s; see: treadle task ls "
-             "--service %.*s%s%s",
-             mapping->submission.name, (unsigned long long)mapping->left_count, span,
-             mapping->is_input_over ? "" : ", and not all of the input was read",
-             (int)(dot - mapping->submission.name), mapping->submission.name,
-             arguments->joblog == NULL ? "" : "; what has settled is in ",
-             arguments->joblog == NULL ? "" : arguments->joblog);
+    cli_note(
+        "map: %s: after %s %llu task%s had not settled; the broker goes on%s; see: treadle task "
+        "ls --service %.*s%s%s",
+        mapping->submission.name, span, (unsigned long long)mapping->left_count,
+        mapping->left_count == 1 ? "" : "s",
+        mapping->is_input_over ? "" : ", and not all of the input was read",
+        (int)(dot - mapping->submission.name), mapping->submission.name,
+        arguments->joblog == NULL ? "" : "; what has settled is in ",
+        arguments->joblog == NULL ? "" : arguments->joblog);
 }
 
 static void note_interrupted(const struct mapping *mapping)

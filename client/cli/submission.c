@@ -39,8 +39,8 @@ static enum cli_exit body_read(struct submission *submission, const struct argum
             return CLI_DONE;
         }
         size += got > 0 ? (size_t)got : 0;
-        if (size > BODY_SIZE_DEFAULT) {
-            return body_too_large(arguments, from, BODY_SIZE_DEFAULT);
+        if (size > BODY_SIZE_LIMIT) {
+            return body_too_large(arguments, from, BODY_SIZE_LIMIT);
         }
         if (size == capacity) {
             capacity *= 2;
@@ -83,8 +83,8 @@ static enum cli_exit body_take(struct submission *submission, const struct argum
         return body_read_file(submission, arguments, text + 1);
     }
     submission->body_size = strlen(text);
-    if (submission->body_size > BODY_SIZE_DEFAULT) {
-        return body_too_large(arguments, "BODY", BODY_SIZE_DEFAULT);
+    if (submission->body_size > BODY_SIZE_LIMIT) {
+        return body_too_large(arguments, "BODY", BODY_SIZE_LIMIT);
     }
     submission->body = malloc(submission->body_size + 1);
     if (submission->body == NULL) {

@@ -85,6 +85,8 @@ static void print_bash(void)
           "    *)\n"
           "        if [[ $word == -* ]]; then\n"
           "            mapfile -t COMPREPLY < <(compgen -W \"${options[$verb]}\" -- \"$word\")\n"
+          "        elif [[ $word == @* || $before == @ ]]; then\n" /* bash may break words at it */
+          "            mapfile -t COMPREPLY < <(compgen -P @ -f -- \"${word#@}\")\n"
           "        else\n"
           "            mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n"
           "        fi ;;\n"
@@ -118,8 +120,9 @@ static void print_fish_verb(const struct verb *verb)
         printf("complete -c treadle -n __fish_use_subcommand -f -a %s -d ", verb->name);
     } else {
         printf("complete -c treadle -n __fish_use_subcommand -f -a %.*s\n", size, verb->name);
-        printf("complete -c treadle -n '__fish_seen_subcommand_from %.*s' -f -a %s -d ", size,
-               verb->name, space + 1);
+        printf("complete -c treadle -n '__fish_seen_subcommand_from %.*s; "
+               "and test (count (commandline -opc)) -eq 2' -f -a %s -d ",
+               size, verb->name, space + 1);
     }
     print_quoted(verb->summary);
     putchar('\n');
@@ -129,8 +132,11 @@ static void print_fish_verb(const struct verb *verb)
         if ((verb->options & OPTION_BIT(option)) == 0) {
             continue;
         }
-        printf("complete -c treadle -n '__fish_seen_subcommand_from %s' -l %s",
-               space != NULL ? space + 1 : verb->name, view.name);
+        printf("complete -c treadle -n '__fish_seen_subcommand_from %.*s", size, verb->name);
+        if (space != NULL) {
+            printf("; and __fish_seen_subcommand_from %s", space + 1);
+        }
+        printf("' -l %s", view.name);
         if (view.letter != 0) {
             printf(" -s %c", view.letter);
         }
@@ -175,6 +181,7 @@ static void print_zsh(void)
           "    elif [[ $PREFIX == -* ]]; then\n"
           "        compadd -- ${=options[$verb]}\n"
           "    else\n"
+          "        compset -P @\n" /* @FILE */
           "        _files\n"
           "    fi\n"
           "}\n"
@@ -205,7 +212,10 @@ const struct verb verb_completion = {
     .name = "completion",
     .words = "SHELL",
     .summary = "Print a script that completes verbs and options in bash, fish or zsh",
-    .details = "For bash, in ~/.bashrc: source <(treadle completion bash)",
+    .details =
+        "For bash, in ~/.bashrc: source <(treadle completion bash). For zsh, after compinit in "
+        "~/.zshrc: source <(treadle completion zsh). For fish, in "
+        "~/.config/fish/config.fish: treadle completion fish | source",
     .words_min = 1,
     .words_max = 1,
     .run = completion,

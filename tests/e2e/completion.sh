@@ -26,6 +26,12 @@ step "options of the verb, and only those"
 [[ $(complete_words run demo.upper --dead) == --deadline ]] || fail "run --dead"
 [[ -z $(complete_words version --dead) ]] || fail "version has no --deadline"
 
+step "files, also behind the @ of a body"
+touch notes.txt
+[[ $(complete_words map demo.upper --joblog no) == notes.txt ]] || fail "--joblog no"
+[[ $(complete_words run demo.upper @no) == @notes.txt ]] || fail "@no: $(complete_words run demo.upper @no)"
+[[ $(complete_words run demo.upper @ no) == @notes.txt ]] || fail "@ no, as bash breaks it"
+
 step "every verb is there in each shell's script"
 for shell in bash zsh fish; do
     cli completion "$shell"

@@ -54,6 +54,44 @@ TREADLE_LOG_LEVEL=loud daemon --check-config
 then_exit 78
 then_stderr_has '^treadled: TREADLE_LOG_LEVEL: log_level: loud is not understood; expected debug'
 
+step "what stands at the path of an endpoint and is no socket is refused, and stays"
+echo precious >precious
+ln -s precious link
+for path in precious link; do
+    daemon --listen "ipc://$work/$path"
+    then_exit 73
+    then_stderr_has "^treadled: listen: ipc://$work/$path: it is there and no socket"
+    [[ $(cat "$path") == precious ]] || fail "$path is gone"
+done
+
+step "a port that is none is refused, not taken modulo 65536"
+for port in 0 65536 99999 abc; do
+    daemon --insecure --listen "tcp://127.0.0.1:$port"
+    then_exit 64
+    then_stderr_has 'not a port; write one from 1 to 65535'
+done
+
+step "without its standard streams it serves, and they are nobody's socket"
+"$bin/treadled" --listen "ipc://$work/bare.sock" <&- >&- 2>&- &
+last_pid=$!
+started+=("$last_pid")
+eventually 10 "$bin/treadle" broker status --broker "ipc://$work/bare.sock" >"$out" 2>&1 || fail "it does not serve"
+for fd in 0 1 2; do
+    [[ $(readlink "/proc/$last_pid/fd/$fd") == /dev/null ]] || fail "$fd is $(readlink "/proc/$last_pid/fd/$fd")"
+done
+kill -TERM "$last_pid"
+wait_gone "$last_pid" 5 || fail "it does not end"
+
+step "as many descriptors as it may have: each peer takes one"
+(ulimit -Sn 64 && exec "$bin/treadled" --listen "ipc://$work/bare.sock") >"$out" 2>"$err" </dev/null &
+last_pid=$!
+started+=("$last_pid")
+wait_line "$out" '^listening '
+limits=$(grep '^Max open files' "/proc/$last_pid/limits")
+[[ $(awk '{print $4 - $5}' <<<"$limits") -eq 0 ]] || fail "$limits"
+kill -TERM "$last_pid"
+wait_gone "$last_pid" 5 || fail "it does not end"
+
 step "a flag goes before the environment, that before the file"
 write_config 'log_level = error' 'log_format = text'
 daemon -c treadled.conf --check-config

@@ -124,3 +124,21 @@ done
 map demo.upper <&-
 then_exit 66
 then_one_message 'stdin is closed'
+
+step 'a stream that is closed is no other descriptor: what is printed is not lost in a socket'
+for verb in 'map demo.upper' 'run demo.upper a' 'worker ls' 'help'; do
+    # shellcheck disable=SC2086
+    "$bin/treadle" $verb </dev/null 2>"$err" >&-
+    code=$?
+    then_exit 74
+    then_stderr_has '^treadle: .*stdout'
+done
+"$bin/treadle" run demo.upper a >"$out" 2>&-
+code=$?
+then_exit 0
+then_stdout_is A
+
+step 'a message stays in its line, whatever it quotes'
+cli run demo.upper --tenant $'a\nb\e[2J'
+then_exit 64
+then_one_message "'a b[?].2J'"

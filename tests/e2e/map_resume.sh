@@ -100,6 +100,47 @@ cli map demo.moody --joblog /nowhere/log
 then_exit 65
 then_one_message '/nowhere/log: No such file or directory'
 
+step 'the input and the results are not overwritten by the job log'
+seq 3 >input
+"$bin/treadle" map demo.moody --joblog input <input >"$out" 2>"$err"
+code=$?
+then_exit 64
+then_one_message 'input is stdin as well'
+[[ $(wc -l <input) -eq 3 ]] || fail 'the input is gone'
+echo before >output
+"$bin/treadle" map demo.moody --joblog output <input >>output 2>"$err"
+code=$?
+then_exit 64
+[[ $(cat output) == before ]] || fail 'the output is gone'
+
+step 'another input than the job log tells of is refused before anything is skipped'
+printf '1\nother\n3\n' | "$bin/treadle" map demo.moody --joblog moods --resume >"$out" 2>"$err"
+code=$?
+then_exit 65
+then_one_message 'moods: line 2 is not the one that was done'
+[[ $(wc -l <moods) -eq 3 ]] || fail "job log: $(cat moods)"
+
+step 'a terminal that goes away is an interrupt; under nohup it is nothing'
+rm -f results log
+start_map
+eventually 10 has_logged 20 || fail 'no progress'
+kill -HUP "$last_pid"
+wait "$last_pid"
+code=$?
+then_exit 130
+then_stderr_has '^treadle: map: interrupted; [0-9]+ tasks are done, [0-9]+ cancelled'
+rm -f results log
+seq 200 >numbers
+(trap '' HUP && exec "$bin/treadle" map demo.twice --joblog log <numbers >results 2>"$err") &
+last_pid=$!
+started+=("$last_pid")
+eventually 10 has_logged 20 || fail 'no progress'
+kill -HUP "$last_pid"
+wait "$last_pid"
+code=$?
+then_exit 0
+seq 2 2 400 | cmp -s - results || fail 'not the right lines'
+
 step 'an unreachable broker does not cost an old job log'
 cli map demo.moody --joblog moods --broker "ipc://$work/nobody" --connect-timeout 200ms
 then_exit 69

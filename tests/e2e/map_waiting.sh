@@ -21,7 +21,7 @@ printf '3\n0\n0\n' | "$bin/treadle" map demo.sleeper --wait 1s --joblog log >"$o
 code=$?
 then_exit 75
 then_stdout_is $'0\n0'
-then_stderr_has '^treadle: map: demo.sleeper: 1 tasks have not settled after 1s and go on; see: treadle task ls --service demo; what has settled is in log$'
+then_stderr_has '^treadle: map: demo.sleeper: after 1s 1 task had not settled; the broker goes on; see: treadle task ls --service demo; what has settled is in log$'
 [[ $(tail -n +2 log | cut -f 1 | tr '\n' ' ') == '2 3 ' ]] || fail "job log: $(cat log)"
 cli task ls --service demo --state running
 then_stdout_has 'demo.sleeper'

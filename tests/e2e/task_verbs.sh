@@ -100,3 +100,9 @@ id=$(sed -n 's/^task \([0-9a-f-]*\)$/\1/p' "$err")
 cli task show "$id" --json
 then_exit 0
 grep -q "\"message\": \"caf$(printf '\357\277\275')" "$out" || fail "no U+FFFD"
+
+step "a body over what this broker admits"
+head -c 4194305 /dev/zero >big
+cli run wc.count @big
+then_exit 65
+then_one_message "run: wc.count: the body is over the limit of 4194304 bytes"

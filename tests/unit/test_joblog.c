@@ -244,6 +244,35 @@ static void test_resume_failed_skips_only_what_succeeded(void **unused)
     assert_true(joblog_is_done(&joblog, 4));
 }
 
+static void test_another_record_than_the_log_tells_of_is_not_the_same(void **unused)
+{
+    (void)unused;
+    static uint8_t large[JOBLOG_COMMAND_SIZE_MAX + 1];
+    struct joblog_entry entries[] = {entry_of(1, 0, "a\tb"), entry_of(2, 1, "bad"),
+                                     entry_of(2, 0, "good"), entry_of(3, 0, "")};
+
+    memset(large, 'x', sizeof(large));
+    entries[3].command = (struct bytes){large, sizeof(large)};
+    when_opened(JOBLOG_ANEW);
+    for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+        assert_true(joblog_add(&joblog, &entries[i], 0));
+    }
+    joblog_write(&joblog, 0);
+    joblog_close(&joblog);
+
+    when_opened(JOBLOG_RESUME);
+    assert_true(joblog_is_done(&joblog, 1));
+    assert_true(joblog_is_same(&joblog, bytes_from_text("a\tb")));
+    assert_false(joblog_is_same(&joblog, bytes_from_text("a b")));
+    assert_false(joblog_is_same(&joblog, bytes_from_text("")));
+    assert_true(joblog_is_done(&joblog, 2)); /* it was mended, and run again */
+    assert_true(joblog_is_same(&joblog, bytes_from_text("bad")));
+    assert_true(joblog_is_same(&joblog, bytes_from_text("good")));
+    assert_true(joblog_is_done(&joblog, 3));
+    assert_true(joblog_is_same(&joblog, (struct bytes){large, sizeof(large)}));
+    assert_false(joblog_is_same(&joblog, (struct bytes){large, sizeof(large) - 1}));
+}
+
 /* Wherever the file is cut off, the whole lines count and the rest is taken off. */
 static void test_a_log_cut_off_anywhere_is_resumed(void **unused)
 {
@@ -328,6 +357,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_log_cut_off_anywhere_is_resumed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_zeros_that_a_power_cut_left_are_taken_off, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_another_record_than_the_log_tells_of_is_not_the_same,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_job_log_is_refused_and_kept, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_two_do_not_write_one_log, setup, teardown),

@@ -109,13 +109,24 @@ static enum treadle_end keep_own_child(treadle_context *context)
     }
     own = fork();
     if (own == 0) {
-        (void)sleep(1);
+        (void)usleep(1000 * 1000);
         _exit(9);
     }
     return TREADLE_END_SUCCESS;
 }
 
-/* The first word of the body says what to do, a number after it how much. */
+static void hang_with_an_escaped_child(void)
+{
+    if (fork() == 0) {
+        (void)setsid();
+        (void)usleep(10 * 1000 * 1000);
+        _exit(0);
+    }
+    (void)usleep(10 * 1000 * 1000);
+}
+
+/* The first word of the body says what to do, a number after it how much. A switch on words. */
+/* NOLINTNEXTLINE(readability-function-cognitive-complexity) */
 static enum treadle_end run(treadle_context *context, const struct treadle_attempt *attempt)
 {
     char text[64] = "";
@@ -160,12 +171,7 @@ static enum treadle_end run(treadle_context *context, const struct treadle_attem
         }
         return treadle_context_fail(context, TREADLE_END_TRANSIENT, "cancelled", "was cancelled");
     } else if (IS("escape")) {
-        if (fork() == 0) {
-            (void)setsid();
-            (void)sleep(10);
-            _exit(0);
-        }
-        (void)sleep(10);
+        hang_with_an_escaped_child();
     } else if (IS("orphans")) {
         leave_orphans(number);
     } else if (IS("own")) {

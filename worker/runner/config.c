@@ -348,7 +348,7 @@ struct runner_config *runner_config_read(const char *path, struct conf_mistakes 
         .key_count = KEY_COUNT,
         .sections = sections,
         .section_count = sizeof(sections) / sizeof(sections[0]),
-        .manual = "treadle-work(1)",
+        .manual = "treadle-work.conf(5)",
         .context = config,
         .on_setting = on_setting,
         .on_section = on_section,

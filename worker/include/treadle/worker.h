@@ -262,7 +262,7 @@ typedef struct treadle_worker treadle_worker;
 struct treadle_worker_options {
     size_t size;         /* sizeof(struct treadle_worker_options) */
     const char *broker;  /* endpoint; NULL: TREADLE_BROKER, else tcp://127.0.0.1:7330 */
-    const char *name;    /* 1..64 bytes; NULL: host:process */
+    const char *name;    /* 1..64 bytes; NULL: host:process, with a number from the second on */
     uint32_t slots;      /* attempts at a time; 0: as many as CPUs */
     int is_threaded;     /* thread-safe handlers run as threads of one child process */
     uint64_t memory_max; /* bytes of data each child may have; 0: no limit */
