@@ -89,7 +89,7 @@ given_a_file "$HOME/.config/treadle/treadle.conf" '# mine' 'identiy = x' 'broker
 cli stats
 then_exit 78
 then_stderr_has 'treadle.conf:2: identiy: no such key; did you mean identity\?'
-then_stderr_has 'treadle.conf:3: broker: nowhere; expected an endpoint'
+then_stderr_has 'treadle.conf:3: broker: nowhere is not understood; expected an endpoint'
 then_stderr_has 'treadle.conf:4: broker stands in line 3 already'
 cli work a.b -- true
 then_exit 78
