@@ -433,6 +433,7 @@ void config_add_mistake(struct config_mistakes *mistakes, uint32_t line, const c
     char text[CONFIG_TEXT_SIZE];
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
     (void)vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     for (uint32_t i = 0; i < mistakes->count && i < CONFIG_MISTAKES_MAX; i++) {

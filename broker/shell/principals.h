@@ -50,7 +50,7 @@ void principals_print_mistake(char *out, size_t out_size, const char *path,
                               const struct conf_mistake *mistake);
 
 /* Nulls the pointer; NULL inside is fine. */
-void principals_destroy(struct principals **principals);
+void principals_destroy(struct principals **reference);
 
 uint32_t principals_count(const struct principals *principals);
 uint32_t principals_key_count(const struct principals *principals);
