@@ -60,23 +60,22 @@ bool globs_cover(const struct globs *globs, struct bytes pattern)
     return any_matches(globs, pattern, false);
 }
 
-static bool service_matches(const struct globs *globs, struct bytes service, const char *rest,
+static bool service_matches(const struct globs *globs, struct bytes service, struct bytes rest,
                             bool is_beginning)
 {
     uint8_t text[PATTERN_SIZE_MAX];
-    const size_t rest_size = strlen(rest);
     TREADLE_ASSERT(service.size <= NAME_SIZE_MAX);
     memcpy(text, service.data, service.size);
-    memcpy(text + service.size, rest, rest_size);
-    return any_matches(globs, (struct bytes){text, service.size + rest_size}, is_beginning);
+    memcpy(text + service.size, rest.data, rest.size);
+    return any_matches(globs, (struct bytes){text, service.size + rest.size}, is_beginning);
 }
 
 bool globs_cover_service(const struct globs *globs, struct bytes service)
 {
-    return service_matches(globs, service, ".*", false);
+    return service_matches(globs, service, bytes_from_text(".*"), false);
 }
 
 bool globs_touch_service(const struct globs *globs, struct bytes service)
 {
-    return service_matches(globs, service, ".", true);
+    return service_matches(globs, service, bytes_from_text("."), true);
 }

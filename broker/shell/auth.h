@@ -74,7 +74,7 @@ struct auth_counts {
 struct auth *auth_open(void *context, const struct principals *principals);
 
 /* Ends the thread: nobody gets in any more. Nulls the pointer; NULL inside is fine. */
-void auth_close(struct auth **auth);
+void auth_close(struct auth **reference);
 
 /* Decides by another table from now on. False: no memory, and it stays as it was. */
 bool auth_set_principals(struct auth *auth, const struct principals *principals);

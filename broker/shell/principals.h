@@ -46,7 +46,7 @@ struct principals;
 struct principals *principals_read(const char *path, struct conf_mistakes *mistakes);
 
 /* Nulls the pointer; NULL inside is fine. */
-void principals_destroy(struct principals **principals);
+void principals_destroy(struct principals **reference);
 
 uint32_t principals_count(const struct principals *principals);
 uint32_t principals_key_count(const struct principals *principals);

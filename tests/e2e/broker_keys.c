@@ -416,24 +416,24 @@ int main(int argc, char **argv)
         return EX_USAGE;
     }
     treadled_path = argv[1];
-#define story(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define STORY(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        story(test_admitted_key_gets_in_each_time),
-        story(test_unknown_key_does_not_get_in),
-        story(test_wrong_server_key_does_not_get_in),
-        story(test_peer_without_a_key_does_not_get_in),
-        story(test_password_does_not_get_in),
-        story(test_revoked_key_does_not_get_in),
-        story(test_without_the_zap_thread_nobody_gets_in),
-        story(test_revoked_key_is_out_at_its_next_message),
-        story(test_silent_peer_of_a_revoked_key_is_cut_off_and_the_others_stay),
-        story(test_peer_of_a_revoked_key_that_has_said_nothing_yet_is_cut_off_too),
-        story(test_key_that_comes_back_gets_in_again),
-        story(test_principals_with_a_mistake_change_nothing),
-        story(test_each_endpoint_has_its_server_key),
-        story(test_routing_ids_in_the_form_of_libzmqs_own_do_no_harm),
-        story(test_routing_id_of_an_unknown_key_is_not_looked_at),
-        story(test_flood_of_handshakes_of_one_key_is_told_to_come_later),
+        STORY(test_admitted_key_gets_in_each_time),
+        STORY(test_unknown_key_does_not_get_in),
+        STORY(test_wrong_server_key_does_not_get_in),
+        STORY(test_peer_without_a_key_does_not_get_in),
+        STORY(test_password_does_not_get_in),
+        STORY(test_revoked_key_does_not_get_in),
+        STORY(test_without_the_zap_thread_nobody_gets_in),
+        STORY(test_revoked_key_is_out_at_its_next_message),
+        STORY(test_silent_peer_of_a_revoked_key_is_cut_off_and_the_others_stay),
+        STORY(test_peer_of_a_revoked_key_that_has_said_nothing_yet_is_cut_off_too),
+        STORY(test_key_that_comes_back_gets_in_again),
+        STORY(test_principals_with_a_mistake_change_nothing),
+        STORY(test_each_endpoint_has_its_server_key),
+        STORY(test_routing_ids_in_the_form_of_libzmqs_own_do_no_harm),
+        STORY(test_routing_id_of_an_unknown_key_is_not_looked_at),
+        STORY(test_flood_of_handshakes_of_one_key_is_told_to_come_later),
     };
     const int failed_count = cmocka_run_group_tests(tests, NULL, NULL);
     keyed_brokers_kill();

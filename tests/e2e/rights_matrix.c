@@ -28,7 +28,7 @@
 #define ANSWER_MS 5000
 
 enum verdict { VERDICT_YES, VERDICT_REFUSED, VERDICT_UNKNOWN, VERDICT_COUNT };
-static const char *const verdict_names[VERDICT_COUNT] = {"yes", "refused", "unknown"};
+static const char *const verdict_names[VERDICT_COUNT + 1] = {"yes", "refused", "unknown", "none"};
 
 /* Somebody with one set of roles, to the services in.*; he has tasks of both services, from the
  * time when he had all rights. */
@@ -181,7 +181,7 @@ static void send_cell(struct keyed_peer *peer, const struct cell *cell)
 
 /* ---- answers ---- */
 
-static enum verdict verdict_of_done(enum done_status status)
+static enum verdict verdict_of_done(uint64_t status)
 {
     if (status == DONE_OK) {
         return VERDICT_YES;
@@ -193,7 +193,7 @@ static enum verdict verdict_of_done(enum done_status status)
 static enum verdict verdict_of_accepted(const struct message *message)
 {
     struct wire_list entries = message->as.accepted.entries;
-    struct wire_accepted_entry entry;
+    struct wire_accepted_entry entry = {0};
     assert_true(wire_accepted_entry_next(&entries, &entry));
     if (entry.status == ACCEPT_OK) {
         return VERDICT_YES;
@@ -206,7 +206,7 @@ static enum verdict verdict_of_accepted(const struct message *message)
 static enum verdict verdict_of_awaited(const struct message *message)
 {
     struct wire_list entries = message->as.awaited.entries;
-    struct wire_awaited_entry entry;
+    struct wire_awaited_entry entry = {0};
     assert_true(wire_awaited_entry_next(&entries, &entry));
     assert_true(entry.status == AWAIT_PENDING || entry.status == AWAIT_UNKNOWN);
     return entry.status == AWAIT_PENDING ? VERDICT_YES : VERDICT_UNKNOWN;
@@ -215,7 +215,7 @@ static enum verdict verdict_of_awaited(const struct message *message)
 static enum verdict verdict_of_cancelled(const struct message *message)
 {
     struct wire_list entries = message->as.cancelled.entries;
-    struct wire_cancelled_entry entry;
+    struct wire_cancelled_entry entry = {0};
     assert_true(wire_cancelled_entry_next(&entries, &entry));
     assert_true(entry.status == CANCEL_DONE || entry.status == CANCEL_UNKNOWN);
     return entry.status == CANCEL_DONE ? VERDICT_YES : VERDICT_UNKNOWN;
@@ -225,7 +225,7 @@ static enum verdict verdict_of_page(const struct message *message,
                                     const struct treadle_task_id *wanted)
 {
     struct wire_list rows = message->as.task_page.rows;
-    struct wire_task_row row;
+    struct wire_task_row row = {0};
     assert_int_equal(message->as.task_page.status, DONE_OK);
     assert_int_equal(message->as.task_page.token, 0); /* all in one */
     while (wire_task_row_next(&rows, &row)) {
@@ -239,7 +239,7 @@ static enum verdict verdict_of_page(const struct message *message,
 static enum verdict verdict_of_services(const struct message *message)
 {
     struct wire_list rows = message->as.service_info.rows;
-    struct wire_service_row row;
+    struct wire_service_row row = {0};
     const enum verdict verdict = verdict_of_done(message->as.service_info.status);
     assert_true((verdict == VERDICT_YES) == wire_service_row_next(&rows, &row));
     return verdict;
@@ -521,7 +521,7 @@ static struct keyed_peer *given_a_worker(const struct somebody *who, const char 
 
 static uint64_t then_it_is_handed_a_task(struct keyed_peer *worker)
 {
-    struct wire_dispatch_entry entry;
+    struct wire_dispatch_entry entry = {0};
     assert_true(keyed_peer_receive_kind(worker, MESSAGE_DISPATCH, ANSWER_MS));
     struct wire_list entries = worker->message.as.dispatch.entries;
     assert_true(wire_dispatch_entry_next(&entries, &entry));
@@ -540,7 +540,7 @@ static uint64_t given_a_lease(struct keyed_peer *client, struct keyed_peer *work
 
 static void then_its_result_is(struct keyed_peer *worker, uint64_t lease, bool is_stale)
 {
-    struct wire_result_ack_entry entry;
+    struct wire_result_ack_entry entry = {0};
     send_lease(worker, MESSAGE_RESULT, lease);
     assert_true(keyed_peer_receive_kind(worker, MESSAGE_RESULT_ACK, ANSWER_MS));
     struct wire_list entries = worker->message.as.result_ack.entries;

@@ -185,7 +185,7 @@ void keyed_broker_reload(struct keyed_broker *broker, const char *principals)
 static void remove_folder(const struct keyed_broker *broker)
 {
     static const char *const names[] = {"principals", "server.key",    "server.pub", "second.key",
-                                        "second.pub", "treadled.conf", "broker.log"};
+                                        "second.pub", "treadled.conf", "broker.log", "broker.sock"};
     char path[256];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         (void)snprintf(path, sizeof path, "%s/%s", broker->folder, names[i]);

@@ -73,7 +73,7 @@ struct keyed_peer {
 };
 
 struct keyed_peer *keyed_peer_open(const struct given_keyed_peer *given);
-void keyed_peer_close(struct keyed_peer **peer);
+void keyed_peer_close(struct keyed_peer **reference);
 
 /* Queues the message; the number is set. */
 void keyed_peer_send(struct keyed_peer *peer, struct message *message);

@@ -293,17 +293,17 @@ static void test_many_principals_and_keys_are_found_and_too_many_are_a_mistake(v
 
 int main(void)
 {
-#define story(test) cmocka_unit_test_teardown(test, tear_down)
+#define STORY(test) cmocka_unit_test_teardown(test, tear_down)
     const struct CMUnitTest tests[] = {
-        story(test_keys_lead_to_principals_with_roles_and_services),
-        story(test_principal_may_have_no_keys_no_roles_and_no_services),
-        story(test_each_mistake_is_told_with_its_line),
-        story(test_what_may_be_a_secret_key_is_not_told_in_full),
-        story(test_missing_file_is_a_mistake),
-        story(test_narrower_is_less_roles_less_services_or_another_name),
-        story(test_glob_covers_what_all_its_texts_are_covered_of),
-        story(test_glob_touches_a_service_of_which_it_covers_some_task),
-        story(test_many_principals_and_keys_are_found_and_too_many_are_a_mistake),
+        STORY(test_keys_lead_to_principals_with_roles_and_services),
+        STORY(test_principal_may_have_no_keys_no_roles_and_no_services),
+        STORY(test_each_mistake_is_told_with_its_line),
+        STORY(test_what_may_be_a_secret_key_is_not_told_in_full),
+        STORY(test_missing_file_is_a_mistake),
+        STORY(test_narrower_is_less_roles_less_services_or_another_name),
+        STORY(test_glob_covers_what_all_its_texts_are_covered_of),
+        STORY(test_glob_touches_a_service_of_which_it_covers_some_task),
+        STORY(test_many_principals_and_keys_are_found_and_too_many_are_a_mistake),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }
