@@ -15,7 +15,7 @@
 
 struct ending {
     const struct orphans *orphans;
-    size_t left_count;
+    size_t found_count;
 };
 
 static void visit_all(const struct children_visitor *visitor)
@@ -52,20 +52,19 @@ static void end_child(void *context, pid_t child)
         }
     }
     (void)kill(child, SIGKILL);
-    if (waitpid(child, NULL, WNOHANG) != child) {
-        ending->left_count++;
-    }
+    (void)waitpid(child, NULL, WNOHANG);
+    ending->found_count++;
 }
 
-/* The children of one that has died become ours before it can be waited for: so until there is
- * none. */
+/* The children of one that has died become ours before it can be waited for, but perhaps after the
+ * list was read: so until a look finds none. */
 void orphans_end(const struct orphans *orphans)
 {
-    struct ending ending = {.orphans = orphans, .left_count = 1};
-    for (int i = 0; i < ROUND_COUNT_MAX && orphans->is_adopting && ending.left_count > 0; i++) {
-        ending.left_count = 0;
+    struct ending ending = {.orphans = orphans, .found_count = 1};
+    for (int i = 0; i < ROUND_COUNT_MAX && orphans->is_adopting && ending.found_count > 0; i++) {
+        ending.found_count = 0;
         visit_all(&(struct children_visitor){&ending, end_child});
-        if (ending.left_count > 0) {
+        if (ending.found_count > 0) {
             (void)poll(NULL, 0, ROUND_MS);
         }
     }
