@@ -86,6 +86,7 @@ static void step_message(struct bench *bench, const struct message *message, uin
     const struct input input = {.kind = INPUT_MESSAGE,
                                 .connection = connection,
                                 .rights = RIGHT_ALL,
+                                .services = &globs_all,
                                 .principal = bytes_from_text("local"),
                                 .message = &decoded};
     step(bench, &input, phase);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,6 +40,55 @@ double cpu_us(const struct rusage *usage)
            (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec);
 }
 
+/* ---- keys ---- */
+
+#define CURVE_VARIABLE "TREADLE_BENCH_CURVE"
+
+static struct curve {
+    uint8_t server_public[32], server_secret[32];
+    uint8_t peer_public[32], peer_secret[32];
+} curve;
+static bool has_curve;
+
+void make_curve(void)
+{
+    char hex[2 * sizeof curve + 1];
+    (void)crypto_box_keypair(curve.server_public, curve.server_secret);
+    (void)crypto_box_keypair(curve.peer_public, curve.peer_secret);
+    (void)sodium_bin2hex(hex, sizeof hex, (const uint8_t *)&curve, sizeof curve);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
+    if (setenv(CURVE_VARIABLE, hex, 1) != 0) {
+        fail("keys");
+    }
+    has_curve = true;
+}
+
+bool take_curve(void)
+{
+    const char *hex = getenv(CURVE_VARIABLE); /* NOLINT(concurrency-mt-unsafe): before any thread */
+    has_curve = hex != NULL && sodium_hex2bin((uint8_t *)&curve, sizeof curve, hex, strlen(hex),
+                                              NULL, NULL, NULL) == 0;
+    return has_curve;
+}
+
+void serve_curve(void *socket)
+{
+    const int one = 1;
+    if (has_curve && (zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &one, sizeof one) != 0 ||
+                      zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, curve.server_secret, 32) != 0)) {
+        fail("keys");
+    }
+}
+
+static void connect_curve(void *socket)
+{
+    if (has_curve && (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, curve.server_public, 32) != 0 ||
+                      zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, curve.peer_public, 32) != 0 ||
+                      zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, curve.peer_secret, 32) != 0)) {
+        fail("keys");
+    }
+}
+
 /* ---- sockets ---- */
 
 void *open_dealer(void *context, const char *endpoint)
@@ -46,6 +96,9 @@ void *open_dealer(void *context, const char *endpoint)
     void *socket = zmq_socket(context, ZMQ_DEALER);
     const int watermark = 0;
     const int linger = 0;
+    if (socket != NULL) {
+        connect_curve(socket);
+    }
     if (socket == NULL || zmq_setsockopt(socket, ZMQ_SNDHWM, &watermark, sizeof watermark) != 0 ||
         zmq_setsockopt(socket, ZMQ_RCVHWM, &watermark, sizeof watermark) != 0 ||
         zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger) != 0 ||
@@ -154,12 +207,64 @@ const char *self_path(void)
     return self;
 }
 
+/* The broker's files for these keys, in a folder of their own. */
+static void write_access(char *server_key, char *principals, size_t size)
+{
+    char folder[] = "/tmp/treadle-bench-XXXXXX";
+    char z85[2][41];
+    char hex[65];
+    if (mkdtemp(folder) == NULL || zmq_z85_encode(z85[0], curve.server_public, 32) == NULL ||
+        zmq_z85_encode(z85[1], curve.server_secret, 32) == NULL) {
+        fail("keys");
+    }
+    (void)snprintf(server_key, size, "%s/server.key", folder);
+    (void)snprintf(principals, size, "%s/principals", folder);
+    (void)sodium_bin2hex(hex, sizeof hex, curve.peer_public, 32);
+    (void)umask(0077);
+    FILE *file = fopen(server_key, "we");
+    if (file == NULL ||
+        fprintf(file, "curve\n    public-key = \"%s\"\n    secret-key = \"%s\"\n", z85[0], z85[1]) <
+            0 ||
+        fclose(file) != 0) {
+        fail("keys");
+    }
+    file = fopen(principals, "we");
+    if (file == NULL ||
+        fprintf(file,
+                "principal bench {\nkeys = {%s}\nroles = {submit, work}\n"
+                "services = {\"*\"}\n}\n",
+                hex) < 0 ||
+        fclose(file) != 0) {
+        fail("keys");
+    }
+}
+
+/* With keys: read before the child says where it listens, so they are removed at once. */
+static struct child start_keyed_broker(const char *broker)
+{
+    char server_key[64];
+    char principals[64];
+    write_access(server_key, principals, sizeof server_key);
+    const char *const arguments[] = {
+        broker,        "--server-key", server_key, "--principals",      principals,
+        "--log-level", "warn",         "--listen", "tcp://127.0.0.1:*", NULL};
+    const struct child child = start(arguments, true);
+    (void)unlink(server_key);
+    (void)unlink(principals);
+    *strrchr(server_key, '/') = '\0';
+    (void)rmdir(server_key);
+    return child;
+}
+
 struct child start_broker(void)
 {
     static char broker[4200];
     const char *self = self_path();
     (void)snprintf(broker, sizeof broker, "%.*s/../bin/treadled", (int)(strrchr(self, '/') - self),
                    self);
+    if (has_curve) {
+        return start_keyed_broker(broker);
+    }
     const char *const arguments[] = {broker,     "--insecure",        "--log-level", "warn",
                                      "--listen", "tcp://127.0.0.1:*", NULL};
     return start(arguments, true);

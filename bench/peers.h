@@ -25,6 +25,14 @@ uint64_t now_ms(void);
 /* User and system time of a usage together, microseconds. */
 double cpu_us(const struct rusage *usage);
 
+/* Key pairs for a broker or relay and its peers, made anew; with them every socket is encrypted.
+ * Other processes are told the same ones by environment, take_curve(). */
+void make_curve(void);
+bool take_curve(void);
+
+/* Makes a socket one of a server with these keys, if there are any. */
+void serve_curve(void *socket);
+
 /* A DEALER without watermarks, connected. */
 void *open_dealer(void *context, const char *endpoint);
 void send_frames(void *socket, const struct wire_frames *frames);

@@ -16,6 +16,7 @@
 
 #include "broker/shell/config.h"
 #include "broker/shell/loop.h"
+#include "broker/shell/principals.h"
 #include "common/base/log.h"
 #include "common/base/streams.h"
 
@@ -27,6 +28,8 @@
 enum option_key {
     OPTION_DEV = 0x100,
     OPTION_INSECURE,
+    OPTION_PRINCIPALS,
+    OPTION_SERVER_KEY,
     OPTION_LOG_LEVEL,
     OPTION_LOG_FORMAT,
     OPTION_CHECK
@@ -39,9 +42,13 @@ static const struct argp_option options[] = {
     {"check-config", OPTION_CHECK, NULL, 0,
      "Say what is wrong with the configuration and end; binds nothing, writes nothing", 0},
     {"listen", 'l', "ENDPOINT", 0,
-     "Listen on ENDPOINT: ipc://PATH or tcp://HOST:PORT (port * picks a free one); may be repeated", 0},
+     "Listen on ENDPOINT: ipc://PATH or tcp://HOST:PORT (port * picks a free one), then a space and FILE "
+     "for a server key of its own; may be repeated", 0},
     {"dev", OPTION_DEV, NULL, 0,
      "For the first five minutes: plain TCP on the loopback, each task told as it lives", 0},
+    {"server-key", OPTION_SERVER_KEY, "FILE", 0, "The broker's key, for TCP; see treadle-key(1)", 0},
+    {"principals", OPTION_PRINCIPALS, "FILE", 0,
+     "Who may come in over TCP, and do what; see treadle-principals(5)", 0},
     {"insecure", OPTION_INSECURE, NULL, 0, "Admit plain TCP on the loopback", 0},
     {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "debug, info, warn or error (info; with --dev: warn)", 0},
     {"log-format", OPTION_LOG_FORMAT, "FORMAT", 0, "auto, text, json or journal (auto)", 0},
@@ -53,6 +60,12 @@ struct settings {
     struct config_source source;
     const char *path; /* -c */
     bool is_check;
+};
+
+/* What a broker with keys is started with. */
+struct access {
+    struct key_pair *server_keys[ENDPOINT_COUNT_MAX]; /* NULL: the endpoint is plain */
+    struct principals *principals;
 };
 
 /* ---- what is given ---- */
@@ -75,13 +88,10 @@ static void add_endpoint(struct argp_state *state, const char *endpoint)
         argp_error(state, "--listen: at most %u endpoints", ENDPOINT_COUNT_MAX);
         return;
     }
-    const int size =
-        snprintf(given->listen[given->listen_count], CONFIG_ENDPOINT_SIZE, "%s", endpoint);
-    if (size < 0 || size >= CONFIG_ENDPOINT_SIZE) {
+    if (!config_take_endpoint(given, endpoint)) {
         argp_error(state, "--listen: the endpoint is too long");
         return;
     }
-    given->listen_count++;
     given->line[CONFIG_LISTEN] = CONF_LINE_GIVEN;
 }
 
@@ -103,6 +113,12 @@ static error_t parse_option(int key, char *argument, struct argp_state *state)
         return 0;
     case OPTION_INSECURE:
         give(state, CONFIG_INSECURE, "true");
+        return 0;
+    case OPTION_SERVER_KEY:
+        give(state, CONFIG_SERVER_KEY, argument);
+        return 0;
+    case OPTION_PRINCIPALS:
+        give(state, CONFIG_PRINCIPALS, argument);
         return 0;
     case OPTION_LOG_LEVEL:
         give(state, CONFIG_LOG_LEVEL, argument);
@@ -186,19 +202,61 @@ static void tell_mistakes(const char *path, const struct conf_mistakes *mistakes
     }
 }
 
+/* Reads the keys of the endpoints and the principals that they let in. False: it was told what is
+ * wrong. */
+static bool open_access(struct access *access, const struct config *config)
+{
+    static struct conf_mistakes mistakes;
+    char why[KEY_WHY_SIZE];
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const char *path = config_server_key(config, i);
+        if (path[0] == '\0') {
+            continue;
+        }
+        key_protect_process();
+        if (key_pair_open(&access->server_keys[i], path, why) != TREADLE_OK) {
+            (void)fprintf(stderr, "treadled: server_key: %s\n", why);
+            return false;
+        }
+    }
+    if (config->principals[0] != '\0') {
+        access->principals = principals_read(config->principals, &mistakes);
+    }
+    for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
+        char text[CONFIG_PATH_SIZE + CONF_TEXT_SIZE];
+        conf_print_mistake(text, sizeof text, config->principals, &mistakes.at[i]);
+        (void)fprintf(stderr, "treadled: %s\n", text);
+    }
+    return mistakes.count == 0;
+}
+
+static void close_access(struct access *access)
+{
+    for (uint32_t i = 0; i < ENDPOINT_COUNT_MAX; i++) {
+        key_pair_close(&access->server_keys[i]);
+    }
+    principals_destroy(&access->principals);
+}
+
 static void complete(struct loop_config *loop, const struct config_source *source,
-                     const struct config *config)
+                     const struct config *config, const struct access *access)
 {
     config_to_core(config, &loop->core);
     for (uint32_t i = 0; i < config->listen_count; i++) {
         loop->transport.endpoints[i] = config->listen[i];
+        loop->transport.server_keys[i] = access->server_keys[i];
     }
+    loop->transport.principals = access->principals;
     loop->transport.endpoint_count = config->listen_count;
     if (config->listen_count == 0) {
         loop->transport.endpoints[0] = source->is_dev ? DEV_ENDPOINT : DEFAULT_ENDPOINT;
         loop->transport.endpoint_count = 1;
     }
-    loop->transport.is_plain_tcp_allowed = source->is_dev || config->value[CONFIG_INSECURE] != 0;
+    if (source->is_dev) {
+        loop->transport.plain_tcp = &principal_local;
+    } else if (config->value[CONFIG_INSECURE] != 0) {
+        loop->transport.plain_tcp = &principal_insecure;
+    }
     loop->transport.connection_count_max = loop->core.connection_count_max;
     loop->transport.frame_size_max = loop->core.body_size_max + FIRST_FRAME_SIZE_MAX;
     loop->version = TREADLE_VERSION;
@@ -242,19 +300,22 @@ static void raise_descriptor_limit(const struct loop_config *loop)
     }
 }
 
-static int start(const struct config_source *source, const struct config *config)
+static int start(const struct config_source *source, const struct config *config,
+                 const struct access *access)
 {
     struct loop_config loop = {.version = NULL};
-    complete(&loop, source, config);
+    complete(&loop, source, config, access);
     log_never_wait();
     log_open((enum log_level)config->value[CONFIG_LOG_LEVEL], config_to_sink(config, source));
     raise_descriptor_limit(&loop);
-    if (sodium_init() == -1) {
-        (void)fprintf(stderr, "treadled: start: no source of random numbers\n");
-        return EX_OSERR;
-    }
     block_signals(source->is_dev);
     return loop_run(&loop);
+}
+
+static int tell_ok(const char *path)
+{
+    (void)printf("%s: ok\n", path);
+    return fflush(stdout) == 0 ? EX_OK : EX_IOERR;
 }
 
 int main(int argc, char **argv)
@@ -266,6 +327,7 @@ int main(int argc, char **argv)
     };
     static struct settings settings; /* too large for a modest stack, and lives as long as we do */
     static struct config config;
+    struct access access = {.principals = NULL};
     struct conf_mistakes mistakes;
     streams_hold();
     argp_program_version = "treadled " TREADLE_VERSION;
@@ -285,9 +347,14 @@ int main(int argc, char **argv)
         tell_mistakes(path, &mistakes);
         return EX_CONFIG;
     }
-    if (settings.is_check) {
-        (void)printf("%s: ok\n", path);
-        return fflush(stdout) == 0 ? EX_OK : EX_IOERR;
+    if (sodium_init() == -1) {
+        (void)fprintf(stderr, "treadled: start: no source of random numbers\n");
+        return EX_OSERR;
     }
-    return start(&settings.source, &config);
+    int exit_code = EX_CONFIG;
+    if (open_access(&access, &config)) {
+        exit_code = settings.is_check ? tell_ok(path) : start(&settings.source, &config, &access);
+    }
+    close_access(&access);
+    return exit_code;
 }

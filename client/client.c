@@ -15,6 +15,7 @@
 
 #include "client/task.h"
 #include "client/wakeup.h"
+#include "common/transport/credentials.h"
 #include "common/transport/transport.h"
 
 #define BROKER_DEFAULT     "tcp://127.0.0.1:7330"
@@ -24,26 +25,31 @@
 #define BYTE_MAX_DEFAULT   (UINT64_C(256) << 20)
 #define BLOCKED_MS         100  /* a message that waits for room in the socket is tried again */
 #define REOPEN_MS          1000 /* sockets that could not be opened */
+#define READMIT_MS         500  /* sockets that have given up; up to twice that */
 #define ERROR_TEXT_SIZE    600
 #define RECEIVE_COUNT_MAX  1024 /* messages in a row before time is kept and others are sent */
 #define SUBMIT_SEND_COUNT                                                                          \
     256                      /* tasks that wait to be sent until the next submission sends them    \
                               */
 #define TIMEOUT_MAX_MS 60000 /* of one poll */
+#define OPEN_WHY_SIZE  (KEY_WHY_SIZE > TRANSPORT_TEXT_SIZE ? KEY_WHY_SIZE : TRANSPORT_TEXT_SIZE)
 
 struct treadle_client {
     struct client_session *session;
+    struct credentials credentials;
     struct peer_transport *transport;
     struct task_reader reader;
     char *endpoint;
     bool is_event_new; /* something came that nobody has looked for since */
     bool had_contact;
-    struct wakeup wakeup; /* open once the application asked for it */
+    uint64_t refused_code; /* of the last REFUSED; REFUSED_CODE_COUNT: none */
+    struct wakeup wakeup;  /* open once the application asked for it */
     uint32_t in_flight_max;
     uint64_t byte_max;
-    uint64_t reopen_at_ms; /* there are no sockets, and these are tried then; 0: there are */
-    bool is_blocked;       /* a message waits for room in the socket */
-    uint32_t unsent_count; /* submissions since the last look at the socket */
+    uint64_t reopen_at_ms;  /* there are no sockets, and these are tried then; 0: there are */
+    uint64_t readmit_at_ms; /* these have given up, and others are tried then; 0: they have not */
+    bool is_blocked;        /* a message waits for room in the socket */
+    uint32_t unsent_count;  /* submissions since the last look at the socket */
     uint64_t worked_at_ms;
     struct client_event *answer; /* what client_request() gave last */
     char error[ERROR_TEXT_SIZE];
@@ -131,11 +137,24 @@ static const char *default_broker(void)
     return broker != NULL && broker[0] != '\0' ? broker : BROKER_DEFAULT;
 }
 
+/* With the keys that go with the endpoint. */
+static enum treadle_status open_transport(treadle_client *client,
+                                          const struct treadle_client_options *options,
+                                          char why[OPEN_WHY_SIZE])
+{
+    const struct credentials_source source = {client->endpoint, options->identity,
+                                              options->server_key};
+    const enum treadle_status status = credentials_open(&client->credentials, &source, why);
+    return status == TREADLE_OK ? peer_transport_open(&client->transport, client->endpoint,
+                                                      credentials_keys(&client->credentials), why)
+                                : status;
+}
+
 enum treadle_status client_open_only(treadle_client **client_pointer,
                                      const struct treadle_client_options *given)
 {
     struct treadle_client_options options = {0};
-    char why[TRANSPORT_TEXT_SIZE] = "";
+    char why[OPEN_WHY_SIZE] = "";
     open_error[0] = '\0';
     if (given != NULL && !client_options_copy(&options, sizeof(options), given, given->size)) {
         (void)snprintf(open_error, sizeof(open_error),
@@ -154,12 +173,13 @@ enum treadle_status client_open_only(treadle_client **client_pointer,
     if (client != NULL) {
         client->in_flight_max = options.in_flight_max;
         client->byte_max = options.byte_max;
+        client->refused_code = REFUSED_CODE_COUNT;
         wakeup_init(&client->wakeup);
         client_task_reader_init(&client->reader);
         client->endpoint = strdup(endpoint);
     }
     if (client != NULL && client->endpoint != NULL) {
-        status = peer_transport_open(&client->transport, endpoint, why);
+        status = open_transport(client, &options, why);
     }
     if (status == TREADLE_OK) {
         client->session = create_session(&options);
@@ -203,7 +223,9 @@ enum treadle_status treadle_client_open(treadle_client **out,
         const uint64_t now_ms = client_now_ms();
         if (now_ms >= until_ms) {
             set_no_broker(client, timeout_ms);
-            result = TREADLE_E_NO_BROKER;
+            result = client_transport_fault(client) == TRANSPORT_FAULT_NOT_ADMITTED
+                         ? TREADLE_E_REFUSED
+                         : TREADLE_E_NO_BROKER;
             break;
         }
         const unsigned flags = client_pump(client, (int64_t)(until_ms - now_ms), -1);
@@ -241,6 +263,7 @@ void treadle_client_close(treadle_client **client_pointer)
     client_event_destroy(&client->answer);
     client_session_destroy(&client->session);
     peer_transport_close(&client->transport);
+    credentials_close(&client->credentials);
     wakeup_close(&client->wakeup);
     client_task_reader_reset(&client->reader);
     free(client->endpoint);
@@ -269,6 +292,7 @@ static void look_at_session(treadle_client *client, enum message_kind kind)
             client->had_contact = true;
             client->error[0] = '\0';
         } else {
+            client->refused_code = event->status;
             set_error(client, "the broker refused this client: %s%s%.500s",
                       refused_code_text(event->status), event->text.size > 0 ? ": " : "",
                       event->text.size > 0 ? (const char *)event->text.data : "");
@@ -336,6 +360,7 @@ static bool reopen(treadle_client *client, uint64_t now_ms)
         return false;
     }
     client->reopen_at_ms = 0;
+    client->readmit_at_ms = 0;
     return true;
 }
 
@@ -355,10 +380,13 @@ static bool work(treadle_client *client)
     if ((happened & TRANSPORT_CONNECTED) != 0) {
         client_session_on_connected(client->session, now_ms);
     }
+    if ((happened & TRANSPORT_GIVEN_UP) != 0) { /* not at once, and not all clients together */
+        client->readmit_at_ms = now_ms + READMIT_MS + randombytes_uniform(READMIT_MS);
+    }
     receive(client, now_ms);
     client_session_on_time(client->session, now_ms);
-    if ((client_session_wants_reconnect(client->session) ||
-         (happened & TRANSPORT_NOT_ADMITTED) != 0) &&
+    const bool is_readmit_due = client->readmit_at_ms != 0 && now_ms >= client->readmit_at_ms;
+    if ((client_session_wants_reconnect(client->session) || is_readmit_due) &&
         !reopen(client, now_ms)) {
         return false;
     }
@@ -372,7 +400,10 @@ static uint64_t due_at_ms(const treadle_client *client, uint64_t now_ms)
     if (client->reopen_at_ms != 0) {
         return client->reopen_at_ms;
     }
-    const uint64_t at_ms = client_session_next_at_ms(client->session);
+    const uint64_t session_at_ms = client_session_next_at_ms(client->session);
+    const uint64_t at_ms = client->readmit_at_ms != 0 && client->readmit_at_ms < session_at_ms
+                               ? client->readmit_at_ms
+                               : session_at_ms;
     /* What is due but cannot be sent waits for room in the socket, not for time. */
     return at_ms <= now_ms && client->is_blocked ? now_ms + BLOCKED_MS : at_ms;
 }
@@ -787,6 +818,11 @@ bool client_had_contact(const treadle_client *client)
     return client->had_contact;
 }
 
+uint64_t client_refused_code(const treadle_client *client)
+{
+    return client->refused_code;
+}
+
 const char *client_transport_text(const treadle_client *client)
 {
     if (client_is_welcome(client)) {
@@ -794,6 +830,16 @@ const char *client_transport_text(const treadle_client *client)
     }
     const char *text = peer_transport_reason(client->transport);
     return text[0] != '\0' ? text : client->error;
+}
+
+enum transport_fault client_transport_fault(const treadle_client *client)
+{
+    return peer_transport_fault(client->transport);
+}
+
+const uint8_t *client_public_key(const treadle_client *client)
+{
+    return client->credentials.is_encrypted ? key_pair_public(client->credentials.identity) : NULL;
 }
 
 const char *client_endpoint(const treadle_client *client)

@@ -14,6 +14,7 @@
 #include <treadle/client.h>
 
 #include "client/session.h"
+#include "common/transport/transport.h"
 
 #define CLIENT_PUMP_EVENT                                                                          \
     1U /* an event that was not looked at waits in the session: client_take_event() */
@@ -67,9 +68,18 @@ bool client_is_welcome(const treadle_client *client);
 /* Whether it ever did. */
 bool client_had_contact(const treadle_client *client);
 
+/* The code of the last REFUSED, REFUSED_CODE_COUNT if there was none. */
+uint64_t client_refused_code(const treadle_client *client);
+
 /* Why there is no contact, as the transport says it ("nothing listens at tcp://127.0.0.1:7330"); ""
  * while there is. */
 const char *client_transport_text(const treadle_client *client);
+
+/* The same, for programs. */
+enum transport_fault client_transport_fault(const treadle_client *client);
+
+/* Whether it connects with keys, and its public key then; NULL: plain. */
+const uint8_t *client_public_key(const treadle_client *client);
 
 /* The endpoint in use. */
 const char *client_endpoint(const treadle_client *client);

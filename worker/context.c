@@ -595,6 +595,8 @@ treadle_client *treadle_context_client(treadle_context *context)
         const struct treadle_client_options options = {
             .size = sizeof(options),
             .broker = context->config.broker,
+            .identity = context->config.identity,
+            .server_key = context->config.server_key,
         };
         if (treadle_client_open(&context->client, &options) != TREADLE_OK) {
             context->client = NULL;

@@ -18,10 +18,12 @@
 #include "worker/session.h"
 
 struct context_config {
-    const char *worker; /* the worker's name; must stay */
-    const char *broker; /* for treadle_context_client(), NULL: its default; must stay */
-    bool has_client;    /* else treadle_context_client() gives NULL */
-    void *owner;        /* given back to the functions below; NULL functions are not called */
+    const char *worker;     /* the worker's name; must stay */
+    const char *broker;     /* for treadle_context_client(), NULL: its default; must stay */
+    const char *identity;   /* for the same; must stay */
+    const char *server_key; /* for the same; must stay */
+    bool has_client;        /* else treadle_context_client() gives NULL */
+    void *owner;            /* given back to the functions below; NULL functions are not called */
     bool (*is_cancelled)(void *owner);
     void (*on_progress)(void *owner); /* context_take_meta() gives what goes with it */
     void (*on_returned)(void *owner); /* right after the handler, before its cleanups */

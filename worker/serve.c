@@ -20,6 +20,7 @@
 #define MESSAGES_PER_ROUND 256
 #define SOURCES_PER_ROUND  16
 #define REOPEN_DELAY_MS    3000
+#define READMIT_DELAY_MS   1000 /* of sockets that have given up; up to twice that */
 #define NOTE_TEXT_SIZE     1024
 
 static uint64_t clock_ms(void)
@@ -128,9 +129,12 @@ static void tell_apart(treadle_worker *worker)
     if (worker->is_apart_told || worker->is_draining) {
         return;
     }
-    tell(worker, &(struct worker_note){.kind = WORKER_NOTE_APART,
-                                       .text = peer_transport_reason(worker->transport),
-                                       .is_first = !worker->has_served});
+    tell(worker,
+         &(struct worker_note){.kind = WORKER_NOTE_APART,
+                               .text = peer_transport_reason(worker->transport),
+                               .is_first = !worker->has_served,
+                               .is_nothing_there = peer_transport_fault(worker->transport) ==
+                                                   TRANSPORT_FAULT_NOTHING_LISTENS});
     worker->is_apart_told = true;
 }
 
@@ -300,8 +304,9 @@ static void look_at_transport(treadle_worker *worker)
     if ((flags & TRANSPORT_CONNECTED) != 0) {
         worker_session_on_connected(worker->session, clock_ms());
     }
-    if ((flags & TRANSPORT_NOT_ADMITTED) != 0) {
-        worker->reopen_at_ms = clock_ms() + REOPEN_DELAY_MS;
+    if ((flags & TRANSPORT_GIVEN_UP) != 0) { /* not all workers together */
+        worker->reopen_at_ms =
+            clock_ms() + READMIT_DELAY_MS + randombytes_uniform(READMIT_DELAY_MS);
     }
     if (!worker->has_served && peer_transport_reason(worker->transport)[0] != '\0') {
         tell_apart(worker);
@@ -493,8 +498,8 @@ static enum treadle_status open_all(treadle_worker *worker)
         worker_set_error(worker, "cannot start: %s", why != NULL ? why : "unknown error");
         return status;
     }
-    const enum treadle_status status =
-        peer_transport_open(&worker->transport, worker->broker, text);
+    const enum treadle_status status = peer_transport_open(
+        &worker->transport, worker->broker, credentials_keys(&worker->credentials), text);
     if (status != TREADLE_OK) {
         worker_set_error(worker, "%s", text[0] != '\0' ? text : treadle_status_text(status));
     }

@@ -183,6 +183,8 @@ static enum treadle_status open_zygote(treadle_worker *worker, const struct work
         .plugins = config->plugins,
         .plugin_count = config->plugin_count,
         .broker = worker->broker,
+        .identity = worker->identity,
+        .server_key = worker->server_key,
         .worker = worker->name,
     };
     worker->commands = calloc(config->command_count + 1, sizeof(*worker->commands));
@@ -429,6 +431,15 @@ static void provide_fds(const treadle_worker *worker)
     }
 }
 
+/* After the fork of the zygote, whose children are none of the secret key's business. */
+static enum treadle_status open_credentials(treadle_worker *worker)
+{
+    char why[KEY_WHY_SIZE];
+    const struct credentials_source source = {worker->broker, worker->identity, worker->server_key};
+    const enum treadle_status status = credentials_open(&worker->credentials, &source, why);
+    return status == TREADLE_OK ? TREADLE_OK : refuse(status, "%s", why);
+}
+
 static enum treadle_status open_all(treadle_worker *worker, const struct worker_config *config)
 {
     enum treadle_status status = open_zygote(worker, config); /* before anything starts a thread */
@@ -439,7 +450,10 @@ static enum treadle_status open_all(treadle_worker *worker, const struct worker_
     if (sodium_init() == -1) {
         return refuse(TREADLE_E_IO, "libsodium cannot start");
     }
-    status = open_functions(worker, config);
+    status = open_credentials(worker);
+    if (status == TREADLE_OK) {
+        status = open_functions(worker, config);
+    }
     if (status == TREADLE_OK) {
         status = open_sources(worker);
     }
@@ -469,7 +483,12 @@ enum treadle_status worker_create(treadle_worker **worker_pointer,
     worker->epoll_fd = -1;
     set_names(worker, config->name);
     worker->broker = strdup(config->broker != NULL ? config->broker : default_broker());
-    status = worker->broker != NULL ? open_all(worker, config) : refuse_plainly(TREADLE_E_NOMEM);
+    worker->identity = config->identity != NULL ? strdup(config->identity) : NULL;
+    worker->server_key = config->server_key != NULL ? strdup(config->server_key) : NULL;
+    const bool is_copied = worker->broker != NULL &&
+                           (worker->identity != NULL) == (config->identity != NULL) &&
+                           (worker->server_key != NULL) == (config->server_key != NULL);
+    status = is_copied ? open_all(worker, config) : refuse_plainly(TREADLE_E_NOMEM);
     if (status != TREADLE_OK) {
         treadle_worker_destroy(&worker);
         return status;
@@ -515,6 +534,8 @@ enum treadle_status treadle_worker_create(treadle_worker **worker,
     }
     struct worker_config config = {
         .broker = options.broker,
+        .identity = options.identity,
+        .server_key = options.server_key,
         .name = options.name,
         .slots = options.slots,
         .is_threaded = options.is_threaded != 0,
@@ -543,6 +564,7 @@ void treadle_worker_destroy(treadle_worker **worker_pointer)
     if (worker == NULL) {
         return;
     }
+    credentials_close(&worker->credentials);
     routes_destroy(&worker->routes);
     function_list_reset(&worker->functions);
     runs_destroy(&worker->runs);
@@ -553,6 +575,8 @@ void treadle_worker_destroy(treadle_worker **worker_pointer)
     free(worker->serves);
     free(worker->commands);
     free(worker->broker);
+    free(worker->identity);
+    free(worker->server_key);
     free(worker);
     *worker_pointer = NULL;
 }
@@ -584,6 +608,11 @@ enum treadle_status worker_watch(treadle_worker *worker, int fd, void (*on_ready
     }
     worker->watches[worker->watch_count++] = (struct worker_watch){on_ready, context};
     return TREADLE_OK;
+}
+
+bool worker_has_identity(const treadle_worker *worker)
+{
+    return worker->credentials.identity != NULL;
 }
 
 const char *worker_name(const treadle_worker *worker)

@@ -46,11 +46,14 @@ struct worker_note {
     uint64_t count;
     bool is_resumed;
     bool is_first;
+    bool is_nothing_there; /* APART: nothing listens at the endpoint */
     bool is_final;
 };
 
 struct worker_config {
     const char *broker;
+    const char *identity; /* as treadle_worker_options has them */
+    const char *server_key;
     const char *name; /* NULL: host:process */
     uint32_t slots;   /* 0: as many as CPUs */
     bool is_threaded;
@@ -80,6 +83,9 @@ enum treadle_status worker_watch(treadle_worker *worker, int fd, void (*on_ready
 
 /* treadle_worker_run() returns TREADLE_E_AGAIN now, not drained. From the worker's thread. */
 void worker_stop(treadle_worker *worker);
+
+/* Whether it has a secret key in its memory. */
+bool worker_has_identity(const treadle_worker *worker);
 
 /* The name it goes by, its slots, what it serves: for messages. */
 const char *worker_name(const treadle_worker *worker);

@@ -3,6 +3,7 @@
 #ifndef TREADLE_WORKER_STATE_H
 #define TREADLE_WORKER_STATE_H
 
+#include "common/transport/credentials.h"
 #include "common/transport/transport.h"
 #include "worker/exec/executor.h"
 #include "worker/exec/functions.h"
@@ -32,6 +33,8 @@ struct worker_watch {
 struct treadle_worker {
     /* From the configuration; texts are copies of ours. */
     char *broker;
+    char *identity;   /* NULL: not given */
+    char *server_key; /* NULL: not given */
     char name[NAME_SIZE_MAX + 1];
     char host[NAME_SIZE_MAX + 1];
     uint32_t slots;
@@ -46,6 +49,7 @@ struct treadle_worker {
     struct runs *runs;
     char *const **commands; /* as the zygote has them */
     struct function_list functions;
+    struct credentials credentials;
     struct routes *routes;
     struct wire_serve *serves; /* for each route */
     struct worker_watch watches[WORKER_WATCH_COUNT_MAX];

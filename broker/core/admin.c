@@ -31,6 +31,23 @@ static struct effect *last_row(struct core *core, struct session *session, enum 
     return effect;
 }
 
+static struct bytes name_of(const struct name *name)
+{
+    return (struct bytes){(const uint8_t *)name->text, name->size};
+}
+
+/* Who administers a service sees every principal's tasks of it; NONE: of all services. */
+static bool sees_all_of(const struct core *core, const struct input *input, uint32_t service)
+{
+    static const struct bytes every = {(const uint8_t *)"*", 1};
+    if ((input->rights & RIGHT_ADMIN) == 0) {
+        return false;
+    }
+    return service == NONE
+               ? globs_cover(input->services, every)
+               : globs_cover_service(input->services, name_of(&core->services[service].name));
+}
+
 /* ---- one task ---- */
 
 static void on_task_query(struct core *core, struct session *session, const struct input *input,
@@ -51,7 +68,8 @@ static void on_task_query(struct core *core, struct session *session, const stru
     const bool is_gone = known >= core->task_slab.count_max;
     const uint32_t owner = is_gone ? core->remembered[known - core->task_slab.count_max].owner
                                    : core->tasks[known].owner;
-    if (owner != session->owner && (input->rights & RIGHT_ADMIN) == 0) {
+    const uint32_t service = is_gone ? NONE : core->queues[core->tasks[known].queue].service;
+    if (owner != session->owner && !sees_all_of(core, input, service)) {
         return;
     }
     if (is_gone) {
@@ -118,7 +136,7 @@ static void on_task_list(struct core *core, struct session *session, const struc
         last_row(core, session, MESSAGE_TASK_PAGE, list->request, DONE_BUSY, out);
         return;
     }
-    listing->sees_all = (input->rights & RIGHT_ADMIN) != 0;
+    listing->sees_all = sees_all_of(core, input, service);
     listing->service = service;
     listing->state = (uint32_t)list->state;
     listing->place = list->token == 0 ? 0 : (uint32_t)list->token - 1;
@@ -278,14 +296,15 @@ static void on_service_query(struct core *core, struct session *session, const s
     uint32_t end = core->service_count;
     if (query->name.size > 0) {
         first = service_find(core, query->name);
-        if (first == MAP_NONE) {
+        if (first == MAP_NONE || !globs_touch_service(input->services, query->name)) {
             last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_NOT_FOUND, out);
             return;
         }
         end = first + 1;
     }
     for (uint32_t i = first; i < end && i < first + ENTRY_COUNT_MAX; i++) {
-        if (!core->services[i].is_used) {
+        const struct service *service = &core->services[i];
+        if (!service->is_used || !globs_touch_service(input->services, name_of(&service->name))) {
             continue;
         }
         struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);
@@ -303,6 +322,10 @@ static void on_service_set(struct core *core, struct session *session, const str
 {
     const struct wire_service_set *set = &input->message->as.service_set;
     const uint32_t found = service_find(core, set->name);
+    if (!globs_cover_service(input->services, set->name)) {
+        answer_done(core, session, set->request, DONE_REFUSED, 0, out);
+        return;
+    }
     if (found == MAP_NONE) {
         answer_done(core, session, set->request, DONE_NOT_FOUND, 0, out);
         return;

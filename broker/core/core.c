@@ -214,7 +214,7 @@ static void on_client_message(struct core *core, struct session *session, const 
     if (is_of_submitters && (input->rights & RIGHT_SUBMIT) == 0) {
         refuse(input->connection, REFUSED_RIGHTS, "this key may not submit", out);
     } else if (message->kind == MESSAGE_SUBMIT) {
-        task_on_submit(core, session, message, out);
+        task_on_submit(core, session, input, out);
     } else if (message->kind == MESSAGE_AWAIT) {
         task_on_await(core, session, message);
     } else if (message->kind == MESSAGE_CANCEL) {
@@ -242,6 +242,14 @@ static bool may_send(const struct session *session, enum message_kind kind)
     return false;
 }
 
+/* A key that has lost the right to its role is out at its next message. */
+static bool has_right_to_role(const struct session *session, uint32_t rights)
+{
+    const uint32_t wanted =
+        session->role == ROLE_WORKER ? RIGHT_WORK : (RIGHT_SUBMIT | RIGHT_ADMIN);
+    return (rights & wanted) != 0;
+}
+
 static void on_message(struct core *core, const struct input *input, struct effects *out)
 {
     const struct message *message = input->message;
@@ -259,6 +267,10 @@ static void on_message(struct core *core, const struct input *input, struct effe
         return;
     }
     struct session *session = &core->sessions[stored - 1];
+    if (!has_right_to_role(session, input->rights)) {
+        session_end(core, session, SESSION_REVOKED, out);
+        return;
+    }
     session->heard_at_ms = core->now_ms;
     if (!is_in_turn(core, session, message, out)) {
         return;

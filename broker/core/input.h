@@ -3,16 +3,11 @@
 #ifndef TREADLE_CORE_INPUT_H
 #define TREADLE_CORE_INPUT_H
 
+#include "broker/core/rights.h"
 #include "common/base/bytes.h"
 #include "common/wire/message.h"
 
 #include <stdint.h>
-
-/* Rights of a principal, as bits. */
-#define RIGHT_SUBMIT 1U
-#define RIGHT_WORK   2U
-#define RIGHT_ADMIN  4U
-#define RIGHT_ALL    7U
 
 enum input_kind {
     INPUT_TIME,         /* nothing but the time; runs due timers and cursors */
@@ -28,8 +23,9 @@ enum input_kind {
  * step. */
 struct input {
     enum input_kind kind;
-    uint32_t connection;    /* of MESSAGE and DISCONNECTED: below connection_count_max */
-    uint32_t rights;        /* of MESSAGE: bits RIGHT_* of the connection's principal, as of now */
+    uint32_t connection; /* of MESSAGE and DISCONNECTED: below connection_count_max */
+    uint32_t rights;     /* of MESSAGE: bits RIGHT_* of the connection's principal, as of now */
+    const struct globs *services; /* of MESSAGE: those it has these rights to; NULL: none */
     struct bytes principal; /* of MESSAGE: its name, from the transport and never from the peer */
     const struct message *message; /* of MESSAGE */
     uint64_t durable_number;       /* of DURABLE */

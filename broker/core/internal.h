@@ -76,7 +76,7 @@ struct service *task_service(struct core *core, const struct task *task);
 /* The task with this id or, from task_slab.count_max on, the remembered id; MAP_NONE. */
 uint32_t id_find(const struct core *core, const struct treadle_task_id *id);
 
-void task_on_submit(struct core *core, struct session *session, const struct message *message,
+void task_on_submit(struct core *core, struct session *session, const struct input *input,
                     struct effects *out);
 void task_on_cancel(struct core *core, struct session *session, const struct message *message,
                     struct effects *out);
@@ -198,6 +198,7 @@ enum session_end_reason {
     SESSION_REPLACED,
     SESSION_STALLED,
     SESSION_PRESSING,
+    SESSION_REVOKED,
     SESSION_GOODBYE
 };
 void session_end(struct core *core, struct session *session, enum session_end_reason reason,

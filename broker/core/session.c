@@ -348,6 +348,12 @@ void session_end(struct core *core, struct session *session, enum session_end_re
             ->session = session_number(core, session);
         effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
     }
+    if (reason == SESSION_REVOKED && session->connection != NONE) {
+        refuse(session->connection, REFUSED_RIGHTS, "this key has no longer the right for its role",
+               out)
+            ->session = session_number(core, session);
+        effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
+    }
     if (reason == SESSION_GOODBYE) {
         core->counters.sessions_ended++;
         log_session(core, session, LOG_SESSION_ENDED, session->in_use, out);
@@ -524,6 +530,19 @@ static bool refuse_hello(struct core *core, const struct input *input, enum refu
     return false;
 }
 
+/* Whether it may serve each pattern that it names. */
+static bool may_serve(const struct wire_hello *hello, const struct globs *services)
+{
+    struct wire_list list = hello->serves;
+    struct wire_serve entry;
+    while (wire_serve_next(&list, &entry)) {
+        if (!globs_cover(services, entry.pattern)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool admits_hello(struct core *core, const struct input *input, struct effects *out)
 {
     const struct wire_hello *hello = &input->message->as.hello;
@@ -535,6 +554,10 @@ static bool admits_hello(struct core *core, const struct input *input, struct ef
     if ((input->rights & wanted) == 0) {
         return refuse_hello(core, input, REFUSED_RIGHTS,
                             "this key has not the right for the role it asks for", out);
+    }
+    if (hello->role == ROLE_WORKER && !may_serve(hello, input->services)) {
+        return refuse_hello(core, input, REFUSED_RIGHTS,
+                            "this key has not the right to a task that it serves", out);
     }
     return true;
 }

@@ -385,6 +385,7 @@ struct slab {
 /* Where the entries of one template go. Holds a count of its tenant queue and of its policy during
  * the step. */
 struct submit_target {
+    bool is_forbidden; /* its principal has no right to this service */
     bool is_resolved;
     uint8_t status; /* enum accept_status; ACCEPT_OK: usable */
     uint8_t reason;

@@ -698,6 +698,11 @@ static void answer_new(struct core *core, struct session *session,
     struct submit_target *target = &core->targets[entry->template_index];
     const enum busy_reason limit =
         limit_passed(core, &core->owners[session->owner], kept_size_of(core, entry));
+    if (target->is_forbidden) {
+        answer->status = ACCEPT_REFUSED;
+        answer->number = REFUSED_NO_RIGHT;
+        return;
+    }
     if (entry->again_age_ms > 0 && is_beyond_memory(core, entry->again_age_ms)) {
         answer->status = ACCEPT_FATE_UNKNOWN;
         return;
@@ -755,15 +760,30 @@ static void prefetch_ids(const struct core *core, struct wire_list entries)
     }
 }
 
-void task_on_submit(struct core *core, struct session *session, const struct message *message,
+/* Whether the services of this right cover the template's task. */
+static bool is_covered(const struct globs *services, const struct wire_submit_template *template)
+{
+    uint8_t name[PATTERN_SIZE_MAX];
+    const struct bytes service = template->service;
+    const struct bytes task = template->task;
+    TREADLE_ASSERT(service.size + task.size < sizeof name);
+    memcpy(name, service.data, service.size);
+    name[service.size] = '.';
+    memcpy(name + service.size + 1, task.data, task.size);
+    return globs_cover(services, (struct bytes){name, service.size + 1 + task.size});
+}
+
+void task_on_submit(struct core *core, struct session *session, const struct input *input,
                     struct effects *out)
 {
+    const struct message *message = input->message;
     struct wire_list templates = message->as.submit.templates;
     struct wire_list entries = message->as.submit.entries;
     struct wire_submit_entry entry;
     uint32_t count = 0;
     while (wire_submit_template_next(&templates, &core->templates[count])) {
-        core->targets[count] = (struct submit_target){0};
+        core->targets[count] = (struct submit_target){
+            .is_forbidden = !is_covered(input->services, &core->templates[count])};
         count++;
         if (count == TEMPLATE_COUNT_MAX) {
             break;

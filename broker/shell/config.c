@@ -36,6 +36,7 @@
 #define AS_ENDPOINTS                                                                               \
     .type = CONF_TEXT, .shape = CONF_ONE_OR_LIST,                                                  \
     .expected = "{\"ENDPOINT\", ...} of ipc:///PATH or tcp://HOST:PORT"
+#define AS_PATH .type = CONF_TEXT, .expected = "the name of a file"
 
 static const char *const flag_names[] = {"false", "true"};
 static const char *const level_names[LOG_LEVEL_COUNT] = {"debug", "info", "warn", "error"};
@@ -88,11 +89,42 @@ void config_init(struct config *config)
 
 /* ---- values ---- */
 
+bool config_take_endpoint(struct config *config, const char *text)
+{
+    const uint32_t index = config->listen_count;
+    const size_t size = strcspn(text, " ");
+    const char *key = text + size + strspn(text + size, " ");
+    if (index == ENDPOINT_COUNT_MAX || size >= CONFIG_ENDPOINT_SIZE ||
+        strlen(key) >= CONFIG_PATH_SIZE) {
+        return false;
+    }
+    memcpy(config->listen[index], text, size);
+    config->listen[index][size] = '\0';
+    memcpy(config->listen_key[index], key, strlen(key) + 1);
+    config->listen_count++;
+    return true;
+}
+
+const char *config_server_key(const struct config *config, uint32_t index)
+{
+    TREADLE_ASSERT(index < config->listen_count);
+    if (endpoint_kind(config->listen[index]) == ENDPOINT_IPC) {
+        return "";
+    }
+    return config->listen_key[index][0] != '\0' ? config->listen_key[index] : config->server_key;
+}
+
 static bool add_endpoint(struct config *config, const char *text, uint32_t line, char *why)
 {
     char quoted[QUOTED_SIZE];
-    const char *expected = endpoint_mistake(text);
-    if (expected != NULL || strlen(text) >= CONFIG_ENDPOINT_SIZE) {
+    char endpoint[CONFIG_ENDPOINT_SIZE] = "";
+    const size_t size = strcspn(text, " ");
+    const bool is_short = size < sizeof endpoint && strlen(text) - size < CONFIG_PATH_SIZE;
+    if (is_short) {
+        memcpy(endpoint, text, size);
+    }
+    const char *expected = is_short ? endpoint_mistake(endpoint) : NULL;
+    if (expected != NULL || !is_short) {
         (void)snprintf(why, CONF_TEXT_SIZE, "listen: %s is not an endpoint; expected %s",
                        log_quote(quoted, sizeof quoted, text, strlen(text)),
                        expected == NULL ? "less than 256 bytes" : expected);
@@ -104,10 +136,33 @@ static bool add_endpoint(struct config *config, const char *text, uint32_t line,
                        ENDPOINT_COUNT_MAX);
         return false;
     }
-    memcpy(config->listen[config->listen_count], text, strlen(text) + 1);
+    if (endpoint_kind(endpoint) == ENDPOINT_IPC && text[size] != '\0') {
+        (void)snprintf(why, CONF_TEXT_SIZE, "listen: ipc takes no key; expected %s alone",
+                       endpoint);
+        return false;
+    }
     config->listen_lines[config->listen_count] = line;
-    config->listen_count++;
+    (void)config_take_endpoint(config, text); /* it fits */
     config->line[CONFIG_LISTEN] = line;
+    return true;
+}
+
+static char *path_of(struct config *config, enum config_key key)
+{
+    return key == CONFIG_SERVER_KEY ? config->server_key : config->principals;
+}
+
+static bool set_path(struct config *config, enum config_key key, const char *text, uint32_t line,
+                     char *why)
+{
+    const size_t size = strlen(text);
+    if (size == 0 || size >= CONFIG_PATH_SIZE) {
+        (void)snprintf(why, CONF_TEXT_SIZE, "%s: %s; expected the name of a file", keys[key].name,
+                       size == 0 ? "no name" : "the name is too long");
+        return false;
+    }
+    memcpy(path_of(config, key), text, size + 1);
+    config->line[key] = line;
     return true;
 }
 
@@ -115,8 +170,11 @@ bool config_set(struct config *config, enum config_key key, const char *text, ui
                 char *why)
 {
     TREADLE_ASSERT(key < CONFIG_KEY_COUNT);
-    if (keys[key].type == CONF_TEXT) {
+    if (key == CONFIG_LISTEN) {
         return add_endpoint(config, text, line, why);
+    }
+    if (keys[key].type == CONF_TEXT) {
+        return set_path(config, key, text, line, why);
     }
     if (!conf_parse_value(&keys[key], text, &config->value[key], why)) {
         return false;
@@ -240,6 +298,30 @@ static void check_silence(const struct config *config, struct conf_mistakes *mis
     }
 }
 
+/* Those of flags stand in no line. */
+static uint32_t line_of_endpoint(const struct config *config, uint32_t index)
+{
+    const bool is_given = config->line[CONFIG_LISTEN] == CONF_LINE_GIVEN;
+    return is_given ? CONF_LINE_GIVEN : config->listen_lines[index];
+}
+
+/* Keys let in whom the principals name, and nobody else. */
+static void check_keys(const struct config *config, struct conf_mistakes *mistakes)
+{
+    if (config->server_key[0] != '\0' && config->value[CONFIG_INSECURE] != 0) {
+        conf_add_mistake(mistakes, line_of(config, CONFIG_SERVER_KEY, CONFIG_INSECURE),
+                         "insecure and server_key contradict each other; expected one of them");
+    }
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        if (config_server_key(config, i)[0] != '\0' && config->principals[0] == '\0') {
+            conf_add_mistake(mistakes, line_of_endpoint(config, i),
+                             "listen: %s has a server key, but nobody may come in; expected "
+                             "principals = FILE beside it",
+                             config->listen[i]);
+        }
+    }
+}
+
 /* Endpoints of flags are looked at when they are bound, with the words of flags. */
 static void check_endpoints(const struct config *config, const struct config_source *source,
                             struct conf_mistakes *mistakes)
@@ -249,16 +331,19 @@ static void check_endpoints(const struct config *config, const struct config_sou
         const char *endpoint = config->listen[i];
         const uint32_t line = config->listen_lines[i];
         const enum endpoint_kind kind = endpoint_kind(endpoint);
-        if (kind == ENDPOINT_TCP) {
+        const bool is_plain = config_server_key(config, i)[0] == '\0';
+        if (kind == ENDPOINT_TCP && is_plain) {
             conf_add_mistake(mistakes, line,
                              "listen: %s: TCP without keys is refused off the loopback; expected "
-                             "tcp://127.0.0.1:PORT or ipc:///PATH",
+                             "server_key and principals beside it, tcp://127.0.0.1:PORT or "
+                             "ipc:///PATH",
                              endpoint);
-        } else if (kind == ENDPOINT_LOOPBACK && config->value[CONFIG_INSECURE] == 0 &&
+        } else if (kind == ENDPOINT_LOOPBACK && is_plain && config->value[CONFIG_INSECURE] == 0 &&
                    !source->is_dev) {
             conf_add_mistake(mistakes, line,
                              "listen: %s: TCP without keys lets in every user of this machine; "
-                             "expected ipc:///PATH, or insecure = true beside it",
+                             "expected server_key and principals beside it, ipc:///PATH, or "
+                             "insecure = true",
                              endpoint);
         }
         for (uint32_t j = 0; j < i; j++) {
@@ -280,9 +365,43 @@ static void take_given(struct config *config, const struct config *given)
             config->line[key] = given->line[key];
         }
     }
+    if (given->line[CONFIG_SERVER_KEY] != CONFIG_LINE_DEFAULT) {
+        memcpy(config->server_key, given->server_key, sizeof config->server_key);
+    }
+    if (given->line[CONFIG_PRINCIPALS] != CONFIG_LINE_DEFAULT) {
+        memcpy(config->principals, given->principals, sizeof config->principals);
+    }
     if (given->listen_count > 0) {
         memcpy(config->listen, given->listen, sizeof config->listen);
+        memcpy(config->listen_key, given->listen_key, sizeof config->listen_key);
         config->listen_count = given->listen_count;
+    }
+}
+
+/* A name in a file is meant from that file's folder. */
+static void resolve_path(char name[CONFIG_PATH_SIZE], const char *file, uint32_t line,
+                         struct conf_mistakes *mistakes)
+{
+    char whole[CONFIG_PATH_SIZE];
+    const char *slash = strrchr(file, '/');
+    if (name[0] == '\0' || name[0] == '/' || slash == NULL) {
+        return;
+    }
+    const int size = snprintf(whole, sizeof whole, "%.*s/%s", (int)(slash - file), file, name);
+    if (size < 0 || (size_t)size >= sizeof whole) {
+        conf_add_mistake(mistakes, line, "a name too long; expected less than %d bytes",
+                         CONFIG_PATH_SIZE);
+        return;
+    }
+    memcpy(name, whole, (size_t)size + 1);
+}
+
+static void resolve_paths(struct config *config, const char *file, struct conf_mistakes *mistakes)
+{
+    resolve_path(config->server_key, file, config->line[CONFIG_SERVER_KEY], mistakes);
+    resolve_path(config->principals, file, config->line[CONFIG_PRINCIPALS], mistakes);
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        resolve_path(config->listen_key[i], file, config->listen_lines[i], mistakes);
     }
 }
 
@@ -296,11 +415,13 @@ bool config_load(struct config *config, const struct config_source *source,
     }
     if (source->path != NULL) {
         read_file(config, source->path, mistakes);
+        resolve_paths(config, source->path, mistakes);
     }
     take_given(config, &source->given);
     check_pairs(config, mistakes);
     check_silence(config, mistakes);
     check_endpoints(config, source, mistakes);
+    check_keys(config, mistakes);
     return mistakes->count == 0;
 }
 
@@ -363,6 +484,12 @@ log_sink *config_to_sink(const struct config *config, const struct config_source
 
 static bool is_same(const struct config *left, const struct config *right, enum config_key key)
 {
+    if (key == CONFIG_SERVER_KEY) {
+        return strcmp(left->server_key, right->server_key) == 0;
+    }
+    if (key == CONFIG_PRINCIPALS) {
+        return strcmp(left->principals, right->principals) == 0;
+    }
     if (key != CONFIG_LISTEN) {
         return left->value[key] == right->value[key];
     }
@@ -370,7 +497,8 @@ static bool is_same(const struct config *left, const struct config *right, enum 
         return false;
     }
     for (uint32_t i = 0; i < left->listen_count; i++) {
-        if (strcmp(left->listen[i], right->listen[i]) != 0) {
+        if (strcmp(left->listen[i], right->listen[i]) != 0 ||
+            strcmp(left->listen_key[i], right->listen_key[i]) != 0) {
             return false;
         }
     }
@@ -392,6 +520,9 @@ uint32_t config_take_reloaded(struct config *config, const struct config *fresh)
         }
         config->value[key] = fresh->value[key];
         config->line[key] = fresh->line[key];
+        if (key == CONFIG_PRINCIPALS) {
+            memcpy(config->principals, fresh->principals, sizeof config->principals);
+        }
         count++;
     }
     return count;

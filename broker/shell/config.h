@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define CONFIG_ENDPOINT_SIZE 256
+#define CONFIG_PATH_SIZE     1024
 
 enum config_format {
     CONFIG_FORMAT_AUTO, /* journal where stderr is the journal's, else text */
@@ -36,11 +37,14 @@ enum config_key {
 #define CONFIG_LINE_DEFAULT 0U
 
 struct config {
-    uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of LISTEN unused */
+    uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of lists and paths unused */
     uint32_t line[CONFIG_KEY_COUNT];
     char listen[ENDPOINT_COUNT_MAX][CONFIG_ENDPOINT_SIZE];
     uint32_t listen_lines[ENDPOINT_COUNT_MAX];
-    uint32_t listen_count; /* 0: the default of the program */
+    char listen_key[ENDPOINT_COUNT_MAX][CONFIG_PATH_SIZE]; /* a server key of its own; "": none */
+    uint32_t listen_count;                                 /* 0: the default of the program */
+    char server_key[CONFIG_PATH_SIZE];                     /* "": none */
+    char principals[CONFIG_PATH_SIZE];
 };
 
 /* What the configuration is made of, at the start and at every reload. */
@@ -63,6 +67,13 @@ bool config_set(struct config *config, enum config_key key, const char *text, ui
  * *config is of no use. */
 bool config_load(struct config *config, const struct config_source *source,
                  struct conf_mistakes *mistakes);
+
+/* The file with the server key of this endpoint; "": it is plain. */
+const char *config_server_key(const struct config *config, uint32_t index);
+
+/* Takes an endpoint, with or without the file of a server key of its own behind it, as it is; it is
+ * looked at when it is bound. False: too long, or too many. */
+bool config_take_endpoint(struct config *config, const char *text);
 
 /* The broker's policy: what was given, 0 for the rest. */
 void config_to_policy(const struct config *config, struct policy_fields *policy);

@@ -169,7 +169,18 @@ static bool check_ipc(const char *endpoint, struct transport_error *error)
     return true;
 }
 
-bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct transport_error *error)
+static bool check_port(const char *endpoint, struct transport_error *error)
+{
+    if (is_port(strrchr(endpoint, ':') + 1)) {
+        return true;
+    }
+    set_error(error, EX_USAGE, /* libzmq takes 65537 for 1 */
+              "%s: not a port; write one from 1 to 65535, or * for any that is free", endpoint);
+    return false;
+}
+
+bool endpoint_check(const char *endpoint, enum endpoint_safety safety,
+                    struct transport_error *error)
 {
     switch (endpoint_kind(endpoint)) {
     case ENDPOINT_BAD:
@@ -179,27 +190,23 @@ bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct tran
     case ENDPOINT_IPC:
         return check_ipc(endpoint, error);
     case ENDPOINT_LOOPBACK:
-        if (!is_plain_tcp_allowed) {
+        if (safety == ENDPOINT_PLAIN_IPC) {
             set_error(error, EX_CONFIG,
-                      "%s: TCP without keys lets in every user of this machine; use ipc://PATH, or "
-                      "say --insecure",
+                      "%s: TCP without keys lets in every user of this machine; give it "
+                      "server_key and principals, use ipc://PATH, or say --insecure",
                       endpoint);
             return false;
         }
-        if (!is_port(strrchr(endpoint, ':') + 1)) { /* libzmq takes 65537 for 1 */
-            set_error(error, EX_USAGE,
-                      "%s: not a port; write one from 1 to 65535, or * for any that is free",
-                      endpoint);
-            return false;
-        }
-        return true;
+        return check_port(endpoint, error);
     case ENDPOINT_TCP:
-        set_error(
-            error, EX_CONFIG,
-            "%s: TCP without keys is refused off the loopback; listen on tcp://127.0.0.1:PORT "
-            "or ipc://PATH",
-            endpoint);
-        return false;
+        if (safety != ENDPOINT_ENCRYPTED) {
+            set_error(error, EX_CONFIG,
+                      "%s: TCP without keys is refused off the loopback; give it server_key and "
+                      "principals, or use tcp://127.0.0.1:PORT or ipc://PATH",
+                      endpoint);
+            return false;
+        }
+        return check_port(endpoint, error);
     }
     return false;
 }

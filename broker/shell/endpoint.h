@@ -18,10 +18,18 @@ enum endpoint_kind endpoint_kind(const char *endpoint);
  * its form. Paths must be absolute: a daemon's working folder is nobody's business. */
 const char *endpoint_mistake(const char *endpoint);
 
-/* Whether it may be bound without encryption, and whether nobody else has it: libzmq would take the
+/* What an endpoint may be. */
+enum endpoint_safety {
+    ENDPOINT_PLAIN_IPC,      /* ipc only */
+    ENDPOINT_PLAIN_LOOPBACK, /* and TCP that stays on this machine */
+    ENDPOINT_ENCRYPTED,      /* any: it has a server key */
+};
+
+/* Whether it may be bound so, and whether nobody else has it: libzmq would take the
  * place of a broker that listens on the same ipc path. Makes the folder of an ipc path if only that
  * is missing. */
-bool endpoint_check(const char *endpoint, bool is_plain_tcp_allowed, struct transport_error *error);
+bool endpoint_check(const char *endpoint, enum endpoint_safety safety,
+                    struct transport_error *error);
 
 /* A failed bind, for people. */
 void endpoint_describe_failure(const char *endpoint, int error_number,

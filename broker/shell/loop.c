@@ -56,7 +56,8 @@ struct loop {
     struct guard *guard;
     struct events events;
     struct notify notify;
-    struct config settings; /* as they are now */
+    struct config settings;        /* as they are now */
+    struct principals *principals; /* as read again; NULL: as at the start */
     struct effects *effects;
     struct misuse *misuse; /* by connection */
     struct encoder_counter counters[24];
@@ -141,6 +142,42 @@ static void apply(struct loop *loop)
     core_reconfigure(loop->core, &changes);
 }
 
+static uint64_t log_principal_mistakes(const char *path, const struct conf_mistakes *mistakes)
+{
+    for (uint32_t i = 0; i < mistakes->count && i < CONF_MISTAKES_MAX; i++) {
+        char text[CONFIG_PATH_SIZE + CONF_TEXT_SIZE];
+        char quoted[2 * sizeof text];
+        conf_print_mistake(text, sizeof text, path, &mistakes->at[i]);
+        log_error("config.failed", "mistake=%s",
+                  log_quote(quoted, sizeof quoted, text, strlen(text)));
+    }
+    return mistakes->count;
+}
+
+/* Reads again who may come in. Returns how many mistakes there are; then nothing has changed. */
+static uint64_t reload_principals(struct loop *loop, const struct config *fresh)
+{
+    struct conf_mistakes mistakes = {.count = 0};
+    uint32_t cut_count = 0;
+    if (fresh->principals[0] == '\0') {
+        return 0; /* then no endpoint has a key */
+    }
+    struct principals *principals = principals_read(fresh->principals, &mistakes);
+    if (principals == NULL) {
+        return log_principal_mistakes(fresh->principals, &mistakes);
+    }
+    if (!transport_set_principals(loop->transport, principals, &cut_count)) {
+        principals_destroy(&principals);
+        log_error("config.failed", "mistake=\"out of memory\"");
+        return 1;
+    }
+    principals_destroy(&loop->principals);
+    loop->principals = principals;
+    log_info("principals.reloaded", "principals=%" PRIu32 " keys=%" PRIu32 " cut=%" PRIu32,
+             principals_count(principals), principals_key_count(principals), cut_count);
+    return 0;
+}
+
 /* Reads the configuration again and takes what may change. A file with a mistake changes nothing.
  * Writes how many settings changed, or how many mistakes there are. */
 static enum done_status reload(struct loop *loop, uint64_t *count)
@@ -151,14 +188,18 @@ static enum done_status reload(struct loop *loop, uint64_t *count)
     if (is_serving) {
         notify_reloading();
     }
-    const bool is_good = config_load(&fresh, loop->config->source, &mistakes);
+    bool is_good = config_load(&fresh, loop->config->source, &mistakes);
+    if (!is_good) {
+        *count = mistakes.count;
+        log_mistakes(loop, &mistakes);
+    } else {
+        *count = reload_principals(loop, &fresh);
+        is_good = *count == 0;
+    }
     if (is_good) {
         *count = config_take_reloaded(&loop->settings, &fresh);
         apply(loop);
         log_info("config.reloaded", "changed=%" PRIu64, *count);
-    } else {
-        *count = mistakes.count;
-        log_mistakes(loop, &mistakes);
     }
     if (is_serving) {
         notify_ready(transport_endpoint(loop->transport, 0));
@@ -290,11 +331,13 @@ static void on_readable(struct loop *loop, uint32_t connection, const struct mes
         on_malformed(loop, connection, "kind", message_kind_text(message->kind));
         return;
     }
+    const struct principal *principal = transport_principal(loop->transport, connection);
     const struct input input = {
         .kind = INPUT_MESSAGE,
         .connection = connection,
-        .rights = transport_rights(loop->transport, connection),
-        .principal = transport_principal(loop->transport, connection),
+        .rights = principal->rights,
+        .services = &principal->services,
+        .principal = bytes_from_text(principal->name),
         .message = message,
     };
     step(loop, &input);
@@ -535,6 +578,9 @@ static void add_counters(struct encoder_config *config, struct loop *loop)
     add_counter(config, loop, "connections_cut", &transport->connections_cut);
     add_counter(config, loop, "connections_greedy", &transport->connections_greedy);
     add_counter(config, loop, "bytes_waiting", &transport->bytes_waiting);
+    add_counter(config, loop, "handshakes_admitted", &transport->handshakes_admitted);
+    add_counter(config, loop, "handshakes_denied", &transport->handshakes_denied);
+    add_counter(config, loop, "handshakes_later", &transport->handshakes_later);
     add_counter(config, loop, "sends_waited", &transport->sends_waited);
     add_counter(config, loop, "sends_dropped", &transport->sends_dropped);
     add_counter(config, loop, "messages_in", &transport->messages_in);
@@ -607,6 +653,7 @@ static void close_loop(struct loop *loop)
 {
     const int linger_ms = loop->exit_code == EX_OK ? LINGER_MS : 0;
     transport_close(&loop->transport, linger_ms);
+    principals_destroy(&loop->principals);
     guard_destroy(&loop->guard);
     encoder_destroy(&loop->encoder);
     store_destroy(&loop->store);

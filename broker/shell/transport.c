@@ -13,7 +13,7 @@
 #include <sysexits.h>
 #include <zmq.h>
 
-#include "broker/core/input.h"
+#include "broker/shell/auth.h"
 #include "broker/shell/endpoint.h"
 #include "broker/shell/monitor.h"
 #include "broker/shell/sockets.h"
@@ -23,6 +23,7 @@
 #include "common/base/map.h"
 
 #define NONE_FD             (-1)
+#define ZAP_ENFORCE_DOMAIN  93 /* libzmq's number; its header has the name for drafts only */
 #define ROUTING_ID_SIZE     5U /* a zero byte and 32 bits: what libzmq gives a peer that chose none */
 #define CUT_DELAY_MS        50U /* what was sent before may still leave */
 #define RECHECK_MS          1U  /* of a socket that is said to have ended and is still there */
@@ -75,6 +76,9 @@ struct connection {
     uint64_t taken_mark;  /* what its socket said when the peer last was seen to read */
     uint64_t taken_at_ms; /* when that was */
     uint64_t looked_at_ms;
+    const struct principal *principal; /* of the present table, if is_keyed */
+    bool is_keyed;
+    uint8_t key[KEY_SIZE];
     char peer[PEER_TEXT_SIZE];
 };
 
@@ -82,8 +86,12 @@ struct transport {
     void *context;
     void *routers[ENDPOINT_COUNT_MAX];
     char endpoints[ENDPOINT_COUNT_MAX][256];
+    bool is_encrypted[ENDPOINT_COUNT_MAX];
     uint32_t endpoint_count;
     struct monitor *monitor;
+    struct auth *auth; /* NULL: no endpoint is encrypted */
+    const struct principals *principals;
+    const struct principal *plain_tcp;
 
     struct connection *connections;
     uint32_t connection_count_max;
@@ -133,18 +141,52 @@ static bool set_options(void *router, const char *endpoint, uint64_t frame_size_
            set_int(router, ZMQ_IPV6, is_ipv6 ? 1 : 0);
 }
 
+/* Without each of these libzmq would let anybody in. */
+static bool set_keys(void *router, const struct key_pair *server_key)
+{
+    return set_int(router, ZMQ_CURVE_SERVER, 1) &&
+           zmq_setsockopt(router, ZMQ_CURVE_SECRETKEY, key_pair_secret(server_key), KEY_SIZE) ==
+               0 &&
+           zmq_setsockopt(router, ZMQ_ZAP_DOMAIN, AUTH_DOMAIN, strlen(AUTH_DOMAIN)) == 0 &&
+           set_int(router, ZAP_ENFORCE_DOMAIN, 1);
+}
+
+/* The one who answers whether a peer gets in is there before the first endpoint. */
+static bool start_auth(struct transport *transport, const struct transport_config *config)
+{
+    bool is_needed = false;
+    for (uint32_t i = 0; i < config->endpoint_count; i++) {
+        is_needed = is_needed || config->server_keys[i] != NULL;
+    }
+    if (is_needed) {
+        transport->auth = auth_open(transport->context, config->principals);
+    }
+    return !is_needed || transport->auth != NULL;
+}
+
+static bool create_router(struct transport *transport, const struct transport_config *config,
+                          uint32_t index)
+{
+    const struct key_pair *server_key = config->server_keys[index];
+    void *router = zmq_socket(transport->context, ZMQ_ROUTER);
+    transport->routers[index] = router;
+    transport->is_encrypted[index] = server_key != NULL;
+    return router != NULL &&
+           set_options(router, config->endpoints[index], config->frame_size_max) &&
+           (server_key == NULL || set_keys(router, server_key));
+}
+
 static bool create_routers(struct transport *transport, const struct transport_config *config)
 {
     srand(randombytes_random()); /* libzmq draws routing ids from rand and never seeds it */
     transport->context = zmq_ctx_new();
     if (transport->context == NULL ||
-        zmq_ctx_set(transport->context, ZMQ_IO_THREADS, IO_THREAD_COUNT) != 0) {
+        zmq_ctx_set(transport->context, ZMQ_IO_THREADS, IO_THREAD_COUNT) != 0 ||
+        !start_auth(transport, config)) {
         return false;
     }
     for (uint32_t i = 0; i < config->endpoint_count; i++) {
-        transport->routers[i] = zmq_socket(transport->context, ZMQ_ROUTER);
-        if (transport->routers[i] == NULL ||
-            !set_options(transport->routers[i], config->endpoints[i], config->frame_size_max)) {
+        if (!create_router(transport, config, i)) {
             return false;
         }
         transport->endpoint_count++;
@@ -158,7 +200,12 @@ static bool bind_router(struct transport *transport, const struct transport_conf
                         uint32_t index, struct transport_error *error)
 {
     const char *endpoint = config->endpoints[index];
-    if (!endpoint_check(endpoint, config->is_plain_tcp_allowed, error)) {
+    enum endpoint_safety safety =
+        config->plain_tcp != NULL ? ENDPOINT_PLAIN_LOOPBACK : ENDPOINT_PLAIN_IPC;
+    if (config->server_keys[index] != NULL) {
+        safety = ENDPOINT_ENCRYPTED;
+    }
+    if (!endpoint_check(endpoint, safety, error)) {
         return false;
     }
     const mode_t mask_before = umask(0177); /* an ipc path is for its owner only */
@@ -206,6 +253,8 @@ struct transport *transport_open(const struct transport_config *config,
     if (transport == NULL) {
         return NULL;
     }
+    transport->principals = config->principals;
+    transport->plain_tcp = config->plain_tcp;
     bool is_ready = create_table(transport, config->connection_count_max);
     if (is_ready && !create_routers(transport, config)) {
         (void)snprintf(error->text, sizeof error->text, "cannot make sockets: %s",
@@ -257,6 +306,7 @@ void transport_close(struct transport **transport_pointer, int linger_ms)
     for (uint32_t i = 0; i < transport->connection_used; i++) {
         drop_unsent(transport, &transport->connections[i]);
     }
+    auth_close(&transport->auth);
     monitor_close(&transport->monitor);
     for (uint32_t i = 0; i < ENDPOINT_COUNT_MAX; i++) {
         if (transport->routers[i] != NULL) {
@@ -404,13 +454,36 @@ static struct connection *take_place(struct transport *transport)
     return connection;
 }
 
+/* Who has sent this frame: on an encrypted endpoint what libzmq was told when it let the peer in.
+ * The first frame does not know. NULL: nobody who may. */
+static const struct principal *sender_principal(const struct transport *transport,
+                                                uint32_t endpoint, zmq_msg_t *frame,
+                                                uint8_t key[KEY_SIZE])
+{
+    if (!transport->is_encrypted[endpoint]) {
+        const bool is_ipc = strncmp(transport->endpoints[endpoint], "ipc://", 6) == 0;
+        return is_ipc ? &principal_local : transport->plain_tcp;
+    }
+    const char *user = zmq_msg_gets(frame, "User-Id");
+    if (user == NULL || !principals_read_hex(key, user)) {
+        return NULL;
+    }
+    return principals_find(transport->principals, key);
+}
+
 static struct connection *open_connection(struct transport *transport,
                                           const struct routing_key *key, zmq_msg_t *frame)
 {
-    struct connection *connection = take_place(transport);
+    uint8_t public_key[KEY_SIZE] = {0};
+    const struct principal *principal =
+        sender_principal(transport, key->endpoint, frame, public_key);
+    struct connection *connection = principal == NULL ? NULL : take_place(transport);
     if (connection == NULL) {
         return NULL;
     }
+    connection->principal = principal;
+    connection->is_keyed = transport->is_encrypted[key->endpoint];
+    memcpy(connection->key, public_key, sizeof connection->key);
     connection->state = CONNECTION_LIVE;
     connection->endpoint = key->endpoint;
     connection->piped_size = 0;
@@ -455,16 +528,9 @@ const char *transport_peer(const struct transport *transport, uint32_t connectio
     return connection_at(transport, connection)->peer;
 }
 
-struct bytes transport_principal(const struct transport *transport, uint32_t connection)
+const struct principal *transport_principal(const struct transport *transport, uint32_t connection)
 {
-    (void)connection_at(transport, connection);
-    return bytes_from_text("local"); /* plain endpoints know one principal */
-}
-
-uint32_t transport_rights(const struct transport *transport, uint32_t connection)
-{
-    (void)connection_at(transport, connection);
-    return RIGHT_ALL;
+    return connection_at(transport, connection)->principal;
 }
 
 /* ---- how much a peer makes libzmq hold ---- */
@@ -567,6 +633,69 @@ static void run_cuts(struct transport *transport)
             set_gone(transport, connection);
         }
     }
+}
+
+/* Sockets of an encrypted endpoint from which nothing has come: whose they are is not known. */
+static void shut_down_stranger(void *context, int fd)
+{
+    struct transport *transport = context;
+    for (uint32_t i = 0; connection_of_fd(transport, fd) == NULL && i < transport->endpoint_count;
+         i++) {
+        if (transport->is_encrypted[i] && socket_is_of(fd, transport->endpoints[i])) {
+            (void)shutdown(fd, SHUT_RDWR); /* who may come in connects again */
+            return;
+        }
+    }
+}
+
+bool transport_set_principals(struct transport *transport, const struct principals *principals,
+                              uint32_t *cut_count)
+{
+    *cut_count = 0;
+    if (transport->auth == NULL) {
+        return true;
+    }
+    const bool is_narrower = principals_are_narrower(principals, transport->principals);
+    if (!auth_set_principals(transport->auth, principals)) {
+        return false;
+    }
+    transport->principals = principals;
+    for (uint32_t i = 0; i < transport->connection_used; i++) {
+        struct connection *connection = &transport->connections[i];
+        if (!connection->is_keyed || connection->state == CONNECTION_FREE) {
+            continue;
+        }
+        const struct principal *now = principals_find(principals, connection->key);
+        if (connection->state == CONNECTION_LIVE &&
+            (now == NULL || principal_is_narrower(now, connection->principal))) {
+            cut_at(transport, connection, transport->now_ms);
+            ++*cut_count;
+        }
+        connection->principal = now == NULL ? &principal_nobody : now;
+    }
+    run_cuts(transport);
+    if (is_narrower) {
+        sockets_visit(shut_down_stranger, transport);
+    }
+    return true;
+}
+
+void transport_stop_auth(struct transport *transport)
+{
+    auth_close(&transport->auth);
+}
+
+static void exchange_with_auth(struct transport *transport)
+{
+    if (transport->auth == NULL) {
+        return;
+    }
+    const struct auth_counts counts = auth_counts(transport->auth);
+    transport->counts.handshakes_admitted = counts.admitted;
+    transport->counts.handshakes_denied = counts.denied;
+    transport->counts.handshakes_later = counts.not_now;
+    auth_set_full(transport->auth,
+                  map_count(&transport->by_routing_id) >= transport->connection_count_max);
 }
 
 static void arm_retry(struct transport *transport, uint64_t span_ms)
@@ -865,6 +994,7 @@ void transport_collect(struct transport *transport, uint64_t now_ms)
         recheck_all(transport);
     }
     run_cuts(transport);
+    exchange_with_auth(transport);
     if (now_ms >= transport->retry_at_ms) {
         transport->retry_at_ms = UINT64_MAX;
         recheck_doubtful(transport);

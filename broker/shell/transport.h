@@ -16,6 +16,7 @@
 #ifndef TREADLE_SHELL_TRANSPORT_H
 #define TREADLE_SHELL_TRANSPORT_H
 
+#include "broker/shell/principals.h"
 #include "common/base/bytes.h"
 #include "common/wire/message.h"
 
@@ -31,7 +32,10 @@ struct transport;
 struct transport_config {
     const char *endpoints[ENDPOINT_COUNT_MAX]; /* tcp://HOST:PORT or ipc://PATH */
     uint32_t endpoint_count;
-    bool is_plain_tcp_allowed; /* on the loopback; elsewhere it never is */
+    const struct key_pair *server_keys[ENDPOINT_COUNT_MAX]; /* of each; NULL: it is plain */
+    const struct principals *principals;                    /* NULL without server keys */
+    const struct principal *plain_tcp; /* who comes over plain TCP, on the loopback; NULL: nobody
+                                          may, as off the loopback */
     uint32_t connection_count_max;
     uint64_t frame_size_max; /* a peer that sends a larger frame is cut off by libzmq */
 };
@@ -46,9 +50,12 @@ struct transport_counts {
     uint64_t connections_opened;
     uint64_t connections_refused; /* no place, or a routing id of the peer's choice */
     uint64_t connections_cut;
-    uint64_t connections_greedy; /* of those cut: for what libzmq held for them */
-    uint64_t bytes_waiting;      /* now: of messages that wait for their peers to read */
-    uint64_t sends_waited;       /* messages that had to wait for a peer to read */
+    uint64_t connections_greedy;  /* of those cut: for what libzmq held for them */
+    uint64_t bytes_waiting;       /* now: of messages that wait for their peers to read */
+    uint64_t handshakes_admitted; /* of peers with keys */
+    uint64_t handshakes_denied;
+    uint64_t handshakes_later; /* told to try again */
+    uint64_t sends_waited;     /* messages that had to wait for a peer to read */
     uint64_t sends_dropped; /* to peers that were gone, or did not read until they were cut off */
     uint64_t messages_in;
     uint64_t messages_out;
@@ -104,9 +111,18 @@ void transport_cut(struct transport *transport, uint32_t number, uint64_t now_ms
 /* The peer's address as text, of any bytes. */
 const char *transport_peer(const struct transport *transport, uint32_t connection);
 
-/* Who the peer is: the transport's word, never the peer's. */
-struct bytes transport_principal(const struct transport *transport, uint32_t connection);
-uint32_t transport_rights(const struct transport *transport, uint32_t connection);
+/* Who the peer is, and what it may do as of now: the transport's word, never the peer's. */
+const struct principal *transport_principal(const struct transport *transport, uint32_t connection);
+
+/* Another table of who may come in, lent until the next call or transport_close(); the one before
+ * is of no use any more. Connections of keys that are gone, or may do less, or are somebody else's
+ * now, are cut at once; so are those that have said nothing yet, whose keys nobody knows, when
+ * there may be such among them. False: no memory, and nothing has changed. */
+bool transport_set_principals(struct transport *transport, const struct principals *principals,
+                              uint32_t *cut_count);
+
+/* Ends the thread that lets peers in, for tests: nobody gets in any more. */
+void transport_stop_auth(struct transport *transport);
 
 /* Whether any peer is connected, one that has said nothing yet too. */
 bool transport_has_peers(const struct transport *transport);

@@ -7,9 +7,14 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "client/cli/fault.h"
+#include "client/cli/probe.h"
 #include "common/base/span.h"
+#include "common/keys/keys.h"
 
-#define HELD_SIZE_MAX (UINT64_C(1) << 30) /* more than any verb lets the client hold */
+#define PROBE_TIMEOUT_MS 1000
+#define LOOK_MS          50
+#define HELD_SIZE_MAX    (UINT64_C(1) << 30) /* more than any verb lets the client hold */
 
 /* ---- signals ---- */
 
@@ -52,22 +57,43 @@ static void signals_let_go(struct contact *contact)
 
 /* ---- opening and closing ---- */
 
+/* libzmq tells some faults as others, by which side was the first to hang up: asks again. */
+static enum transport_fault find_fault(const struct contact *contact)
+{
+    const bool has_keys = client_public_key(contact->client) != NULL;
+    enum transport_fault fault = client_transport_fault(contact->client);
+    enum transport_fault found = TRANSPORT_FAULT_NONE;
+
+    if (fault != TRANSPORT_FAULT_NOT_ZEROMQ && fault != TRANSPORT_FAULT_SERVER_KEY) {
+        return fault;
+    }
+    switch (probe_endpoint(contact->arguments->broker, PROBE_TIMEOUT_MS, &found)) {
+    case PROBE_FAULT:
+        return found;
+    case PROBE_PLAIN:
+        return has_keys ? TRANSPORT_FAULT_IS_PLAIN : fault;
+    case PROBE_ENCRYPTED:
+        return has_keys ? fault : TRANSPORT_FAULT_WANTS_KEYS;
+    }
+    return fault;
+}
+
 static enum cli_exit no_broker(const struct contact *contact)
 {
     const struct arguments *arguments = contact->arguments;
-    const char *why = client_transport_text(contact->client);
-    bool is_daemon = !arguments->is_broker_given && strncmp(arguments->broker, "ipc:", 4) == 0;
-    bool is_here = strncmp(arguments->broker, "ipc:", 4) == 0 ||
-                   strstr(arguments->broker, "//127.") != NULL ||
-                   strstr(arguments->broker, "//localhost:") != NULL;
+    const enum transport_fault fault = find_fault(contact);
+    const char *why =
+        fault == TRANSPORT_FAULT_NONE ? client_transport_text(contact->client) : fault_text(fault);
+    const char *advice = fault_advice(fault, arguments->broker, arguments->is_broker_given);
     char span[SPAN_TEXT_SIZE];
 
+    if (fault_is_about_keys(fault)) {
+        return cli_fail(fault_exit(fault), "%s: %s: %s; %s", arguments->verb->name,
+                        arguments->broker, why, advice);
+    }
     span_print(span, sizeof(span), arguments->connect_timeout_ms);
-    return cli_fail(CLI_UNAVAILABLE, "%s: %s: no broker in %s: %s; %s", arguments->verb->name,
-                    arguments->broker, span, why[0] == '\0' ? "no answer" : why,
-                    is_daemon ? "start treadled; that of treadle dev is --broker " BROKER_LOOPBACK
-                    : is_here ? "start one with: treadle dev"
-                              : "check --broker, and that treadled runs there");
+    return cli_fail(fault_exit(fault), "%s: %s: no broker in %s: %s; %s", arguments->verb->name,
+                    arguments->broker, span, why[0] == '\0' ? "no answer" : why, advice);
 }
 
 static enum cli_exit wait_for_welcome(struct contact *contact)
@@ -81,10 +107,13 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
             return cli_fail(CLI_REFUSED, "%s: %s: the broker refused: %s", arguments->verb->name,
                             arguments->broker, treadle_client_error(contact->client));
         }
-        if (client_now_ms() >= until_ms) {
+        if (client_now_ms() >= until_ms ||
+            fault_is_about_keys(client_transport_fault(contact->client))) {
             return no_broker(contact);
         }
-        enum cli_exit code = contact_wait(contact, until_ms);
+        /* What the transport finds out is no event: it is looked at now and then. */
+        uint64_t look_at_ms = client_now_ms() + LOOK_MS;
+        enum cli_exit code = contact_wait(contact, look_at_ms < until_ms ? look_at_ms : until_ms);
 
         if (code != CLI_DONE) {
             return code;
@@ -102,6 +131,8 @@ enum cli_exit contact_open(struct contact *contact, const struct arguments *argu
     *contact = (struct contact){.arguments = arguments, .signal_fd = -1};
     struct treadle_client_options options = {.size = sizeof(options),
                                              .broker = arguments->broker,
+                                             .identity = arguments->identity,
+                                             .server_key = arguments->server_key,
                                              .in_flight_max = (uint32_t)arguments->jobs,
                                              .byte_max = HELD_SIZE_MAX};
     enum cli_exit code = signals_hold(contact);
@@ -109,9 +140,14 @@ enum cli_exit contact_open(struct contact *contact, const struct arguments *argu
     if (code != CLI_DONE) {
         return code;
     }
+    if (strncmp(arguments->broker, "tcp://", 6) == 0) {
+        key_protect_process(); /* there may be a secret key in it from here on */
+    }
     enum treadle_status status = client_open_only(&contact->client, &options);
 
-    if (status != TREADLE_OK) {
+    if (status == TREADLE_E_KEY) {
+        code = cli_fail(CLI_CONFIG, "%s: %s", arguments->verb->name, treadle_client_error(NULL));
+    } else if (status != TREADLE_OK) {
         code = cli_fail(status == TREADLE_E_INVALID ? CLI_USAGE : CLI_SYSTEM, "%s: %s: %s",
                         arguments->verb->name, arguments->broker, treadle_client_error(NULL));
     } else {
@@ -160,7 +196,10 @@ void contact_say(const struct contact *contact, enum cli_exit code)
     if (code == CLI_SYSTEM) {
         cli_note("%s: %s", verb, why);
     } else if (code == CLI_REFUSED) {
-        cli_note("%s: %s: the broker refused: %s", verb, contact->arguments->broker, why);
+        cli_note("%s: %s: the broker refused: %s%s", verb, contact->arguments->broker, why,
+                 client_refused_code(contact->client) == REFUSED_VERSION
+                     ? "; use one version of treadle on both sides (this is " TREADLE_VERSION ")"
+                     : "");
     }
 }
 

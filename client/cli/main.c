@@ -45,7 +45,12 @@ int main(int argc, char **argv)
     /* The environment is read here and nowhere else. Nothing is ever coloured, so NO_COLOR holds
      * without being looked at. */
     const struct cli_environment environment = {
-        .broker = getenv("TREADLE_BROKER"), /* NOLINT(concurrency-mt-unsafe): no thread yet */
+        /* NOLINTBEGIN(concurrency-mt-unsafe): no thread yet */
+        .broker = getenv("TREADLE_BROKER"),
+        .identity = getenv("TREADLE_IDENTITY"),
+        .server_key = getenv("TREADLE_SERVER_KEY"),
+        .home = getenv("HOME"),
+        /* NOLINTEND(concurrency-mt-unsafe) */
     };
     struct arguments arguments;
     const struct verb *verb = NULL;

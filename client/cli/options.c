@@ -105,6 +105,24 @@ static bool parse_broker(struct arguments *arguments, const char *text)
     return is_endpoint(text);
 }
 
+static bool parse_identity(struct arguments *arguments, const char *text)
+{
+    arguments->identity = text;
+    return text[0] != '\0';
+}
+
+static bool parse_server_key(struct arguments *arguments, const char *text)
+{
+    arguments->server_key = text;
+    return text[0] != '\0';
+}
+
+static bool parse_dir(struct arguments *arguments, const char *text)
+{
+    arguments->dir = text;
+    return text[0] != '\0';
+}
+
 static bool parse_service(struct arguments *arguments, const char *text)
 {
     arguments->service = text;
@@ -303,7 +321,15 @@ static bool parse_tenant(struct arguments *arguments, const char *text)
 static const struct option_rule rules[OPTION_COUNT] = {
     [OPTION_BROKER] = PARSED("broker", "ENDPOINT", parse_broker,
         "an endpoint like tcp://HOST:PORT or ipc://PATH",
-        "The broker; default: TREADLE_BROKER, else ipc://" BROKER_SOCKET " if it is there, else " BROKER_LOOPBACK),
+        "The broker; default: TREADLE_BROKER, else what treadle.conf says, else ipc://" BROKER_SOCKET
+        " if it is there, else " BROKER_LOOPBACK),
+    [OPTION_IDENTITY] = PARSED("identity", "FILE", parse_identity, "the name of a .key file",
+        "The key to show to the broker; default: TREADLE_IDENTITY, else what treadle.conf says, else "
+        "~/.config/treadle/identity.key"),
+    [OPTION_SERVER_KEY] = PARSED("server-key", "FILE|HEX|none", parse_server_key,
+        "a .pub file, 64 hexadecimal digits, or none",
+        "The key that a broker at tcp:// must have, or `none' for a plain connection; default: TREADLE_SERVER_KEY, "
+        "else what treadle.conf says, else ~/.config/treadle/server.pub if it is there"),
     [OPTION_CONNECT_TIMEOUT] = SPAN("connect-timeout", connect_timeout_ms, 1,
         "How long to look for the broker; default: 5s"),
     [OPTION_JSON] = FLAG("json", is_json, "Print one JSON document"),
@@ -384,6 +410,8 @@ static const struct option_rule rules[OPTION_COUNT] = {
     [OPTION_TENANT] = PARSED("tenant", "TENANT", parse_tenant, NAME_EXPECTED,
         "Whose turn in the queue the task takes; default: the principal"),
     [OPTION_VOLATILE] = FLAG("volatile", is_volatile, "The task need not survive the broker"),
+    [OPTION_DIR] = PARSED("dir", "DIRECTORY", parse_dir, "a directory",
+        "Where to write the files; default: where you are"),
 };
 /* clang-format on */
 
@@ -458,6 +486,23 @@ static void not_understood(const struct arguments *arguments, const struct argp_
              word, arguments->verb->name);
 }
 
+/* The option whose whole name stands where `option`, which the verb takes, was read as abbreviated:
+ * --id is never short for --identity. OPTION_COUNT: none. */
+static int mistaken_option(const struct argp_state *state, int option)
+{
+    const bool is_apart = state->next >= 2 && strncmp(state->argv[state->next - 1], "--", 2) != 0;
+    const char *word = state->argv[state->next - (is_apart ? 2 : 1)];
+    const size_t size = strcspn(word, "=");
+    int other = 0;
+
+    while (other < OPTION_COUNT &&
+           (other == option || strlen(rules[other].name) + 2 != size ||
+            strncmp(word, "--", 2) != 0 || strncmp(word + 2, rules[other].name, size - 2) != 0)) {
+        other++;
+    }
+    return other;
+}
+
 static error_t on_argp(int key, char *text, struct argp_state *state)
 {
     struct arguments *arguments = state->input;
@@ -483,7 +528,14 @@ static error_t on_argp(int key, char *text, struct argp_state *state)
         return ARGP_ERR_UNKNOWN;
     }
     const struct option_rule *rule = &rules[option];
+    const int mistaken = rule->argument == NULL ? OPTION_COUNT : mistaken_option(state, option);
 
+    if (mistaken != OPTION_COUNT) {
+        cli_note("%s: '--%s' is not one of its options; see: treadle help %s",
+                 arguments->verb->name, rules[mistaken].name, arguments->verb->name);
+        arguments->is_wrong_said = true;
+        return EINVAL;
+    }
     arguments->given |= OPTION_BIT(option);
     if (!option_set(arguments, rule, text)) {
         cli_note("%s: --%s: '%s' is not %s", arguments->verb->name, rule->name, text,
@@ -569,6 +621,53 @@ static enum cli_exit check_words(const struct arguments *arguments)
     return CLI_DONE;
 }
 
+/* The user's file, then the system's. */
+static enum cli_exit read_settings(struct arguments *arguments, const char *home)
+{
+    struct conf_mistakes *mistakes = calloc(1, sizeof(*mistakes));
+    enum cli_exit code = CLI_DONE;
+    char *own_file = NULL;
+
+    if (mistakes == NULL || (home != NULL && home[0] != '\0' &&
+                             asprintf(&own_file, "%s/" SETTINGS_OWN_FILE, home) == -1)) {
+        free(mistakes);
+        return cli_fail_memory();
+    }
+    const char *const files[] = {own_file, SETTINGS_SYSTEM_FILE};
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]) && code == CLI_DONE; i++) {
+        if (files[i] != NULL) {
+            settings_read(&arguments->settings, files[i], home, mistakes);
+            code = cli_say_mistakes(arguments->verb->name, files[i], mistakes);
+        }
+    }
+    free(own_file);
+    free(mistakes);
+    return code;
+}
+
+/* The flag, else the environment, else the files. */
+static const char *choose(const char *flag, const char *variable, const char *setting)
+{
+    if (flag != NULL) {
+        return flag;
+    }
+    return variable != NULL && variable[0] != '\0' ? variable : setting;
+}
+
+/* For a verb that connects to a broker. */
+static enum cli_exit choose_keys(struct arguments *arguments,
+                                 const struct cli_environment *environment)
+{
+    enum cli_exit code = read_settings(arguments, environment->home);
+
+    arguments->identity =
+        choose(arguments->identity, environment->identity, arguments->settings.identity);
+    arguments->server_key =
+        choose(arguments->server_key, environment->server_key, arguments->settings.server_key);
+    return code;
+}
+
 static enum cli_exit choose_broker(struct arguments *arguments,
                                    const struct cli_environment *environment)
 {
@@ -580,6 +679,10 @@ static enum cli_exit choose_broker(struct arguments *arguments,
             return cli_fail(CLI_CONFIG, "%s: TREADLE_BROKER: '%s' is not %s", arguments->verb->name,
                             environment->broker, rules[OPTION_BROKER].expected);
         }
+        return CLI_DONE;
+    }
+    if (arguments->settings.broker != NULL) {
+        arguments->broker = arguments->settings.broker;
         return CLI_DONE;
     }
     arguments->broker = access(BROKER_SOCKET, F_OK) == 0 ? "ipc://" BROKER_SOCKET : BROKER_LOOPBACK;
@@ -616,6 +719,9 @@ enum cli_exit arguments_parse(struct arguments *arguments, const struct verb *ve
     }
     enum cli_exit code = check_words(arguments);
 
+    if (code == CLI_DONE && (verb->options & OPTION_BIT(OPTION_IDENTITY)) != 0) {
+        code = choose_keys(arguments, environment);
+    }
     return code == CLI_DONE ? choose_broker(arguments, environment) : code;
 }
 
@@ -625,6 +731,7 @@ void arguments_reset(struct arguments *arguments)
         free((void *)(uintptr_t)arguments->meta[i].name); /* a copy of ours */
     }
     arguments->meta_count = 0;
+    settings_reset(&arguments->settings);
 }
 
 /* ---- words ---- */

@@ -15,11 +15,14 @@
 #include <treadle/id.h>
 
 #include "client/cli/output.h"
+#include "client/cli/settings.h"
 #include "common/base/bytes.h"
 #include "common/wire/message.h"
 
 enum cli_option {
     OPTION_BROKER,
+    OPTION_IDENTITY,
+    OPTION_SERVER_KEY,
     OPTION_CONNECT_TIMEOUT,
     OPTION_JSON,
     OPTION_RAW,
@@ -61,13 +64,17 @@ enum cli_option {
     OPTION_RESULT_TTL,
     OPTION_TENANT,
     OPTION_VOLATILE,
+    OPTION_DIR,
     OPTION_COUNT,
 };
 
 #define OPTION_BIT(option) (UINT64_C(1) << (option))
 
-/* What every verb that talks with the broker takes. */
-#define OPTIONS_CONTACT (OPTION_BIT(OPTION_BROKER) | OPTION_BIT(OPTION_CONNECT_TIMEOUT))
+/* What every verb that connects to the broker takes, and what those take that give up if there is
+ * none. */
+#define OPTIONS_CONNECT                                                                            \
+    (OPTION_BIT(OPTION_BROKER) | OPTION_BIT(OPTION_IDENTITY) | OPTION_BIT(OPTION_SERVER_KEY))
+#define OPTIONS_CONTACT (OPTIONS_CONNECT | OPTION_BIT(OPTION_CONNECT_TIMEOUT))
 
 /* Fields of a policy: given with a task, or as a worker's configuration. */
 #define OPTIONS_POLICY                                                                             \
@@ -86,7 +93,10 @@ enum cli_option {
 
 /* What main() reads of the environment; NULL: not set. */
 struct cli_environment {
-    const char *broker; /* TREADLE_BROKER */
+    const char *broker;     /* TREADLE_BROKER */
+    const char *identity;   /* TREADLE_IDENTITY */
+    const char *server_key; /* TREADLE_SERVER_KEY */
+    const char *home;       /* HOME */
 };
 
 #define BROKER_LOOPBACK "tcp://127.0.0.1:7330" /* where `treadle dev' listens */
@@ -102,8 +112,12 @@ struct arguments {
     char *const *command; /* after `--`, where the verb takes a command; ends with NULL */
     size_t command_count;
 
-    const char *broker;   /* never NULL */
-    bool is_broker_given; /* by the option or the environment */
+    const char *broker;     /* never NULL */
+    bool is_broker_given;   /* by the option or the environment */
+    const char *identity;   /* file; NULL: the client's default */
+    const char *server_key; /* file, digits or `none`; NULL: the client's default */
+    const char *dir;
+    struct settings settings; /* what the texts above may be of */
     uint64_t connect_timeout_ms;
     bool is_json;
     bool is_raw;

@@ -49,6 +49,21 @@ void cli_note(const char *format, ...)
     va_end(arguments);
 }
 
+enum cli_exit cli_say_mistakes(const char *verb, const char *path,
+                               const struct conf_mistakes *mistakes)
+{
+    for (uint32_t i = 0; i < mistakes->count && i < CONF_MISTAKES_MAX; i++) {
+        char text[2 * CONF_TEXT_SIZE];
+
+        conf_print_mistake(text, sizeof(text), path, &mistakes->at[i]);
+        cli_note("%s: %s", verb, text);
+    }
+    if (mistakes->count > CONF_MISTAKES_MAX) {
+        cli_note("%s: %s: and %u more", verb, path, mistakes->count - CONF_MISTAKES_MAX);
+    }
+    return mistakes->count == 0 ? CLI_DONE : CLI_CONFIG;
+}
+
 enum cli_exit cli_fail_memory(void)
 {
     return cli_fail(CLI_SYSTEM, "out of memory");

@@ -16,6 +16,7 @@
 #include <treadle/id.h>
 
 #include "common/base/bytes.h"
+#include "common/conf/conf.h"
 
 /* The exit codes: sysexits, 0, 1, and 128 + SIGINT. */
 enum cli_exit {
@@ -43,6 +44,10 @@ enum cli_exit cli_fail(enum cli_exit code, const char *format, ...)
 
 /* One line of chatter to stderr, "treadle: " before it. */
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Says what is wrong in a file, a line each: CLI_CONFIG, or CLI_DONE if nothing is. */
+enum cli_exit cli_say_mistakes(const char *verb, const char *path,
+                               const struct conf_mistakes *mistakes);
 
 /* cli_fail() for memory that is out. */
 enum cli_exit cli_fail_memory(void);

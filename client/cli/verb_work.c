@@ -64,19 +64,8 @@ static enum cli_exit read_file(const struct arguments *arguments, struct runner_
     struct conf_mistakes mistakes = {.count = 0};
 
     *config = runner_config_read(arguments->config, &mistakes);
-    if (*config == NULL) {
-        return cli_fail_memory();
-    }
-    for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
-        char text[2 * CONF_TEXT_SIZE];
-
-        conf_print_mistake(text, sizeof(text), arguments->config, &mistakes.at[i]);
-        cli_note("work: %s", text);
-    }
-    if (mistakes.count > CONF_MISTAKES_MAX) {
-        cli_note("work: %s: and %u more", arguments->config, mistakes.count - CONF_MISTAKES_MAX);
-    }
-    return mistakes.count == 0 ? CLI_DONE : CLI_CONFIG;
+    return *config == NULL ? cli_fail_memory()
+                           : cli_say_mistakes("work", arguments->config, &mistakes);
 }
 
 static enum cli_exit work(const struct arguments *arguments)
@@ -89,7 +78,9 @@ static enum cli_exit work(const struct arguments *arguments)
         .is_permanent_exit = arguments->is_permanent_exit,
     };
     struct runner_options options = {
-        .worker = {.name = arguments->name,
+        .worker = {.identity = arguments->identity,
+                   .server_key = arguments->server_key,
+                   .name = arguments->name,
                    .slots = (uint32_t)arguments->slots,
                    .is_threaded = arguments->is_threaded,
                    .memory_max = arguments->memory_max,
@@ -140,12 +131,11 @@ const struct verb verb_work = {
         "shared objects, all of them or only those named. With -c FILE: as many commands and "
         "plugins as it says. The policies given count before those of the submission. "
         "INT or TERM: finishes what runs, takes nothing new; a second one ends at once.",
-    .options = OPTION_BIT(OPTION_BROKER) | OPTIONS_POLICY | OPTION_BIT(OPTION_GRACE) |
-               OPTION_BIT(OPTION_SLOTS) | OPTION_BIT(OPTION_NAME) |
-               OPTION_BIT(OPTION_PERMANENT_EXIT) | OPTION_BIT(OPTION_PLUGIN) |
-               OPTION_BIT(OPTION_POOL) | OPTION_BIT(OPTION_MEMORY_MAX) |
-               OPTION_BIT(OPTION_DRAIN_TIMEOUT) | OPTION_BIT(OPTION_CONFIG) |
-               OPTION_BIT(OPTION_CHECK_CONFIG),
+    .options =
+        OPTIONS_CONNECT | OPTIONS_POLICY | OPTION_BIT(OPTION_GRACE) | OPTION_BIT(OPTION_SLOTS) |
+        OPTION_BIT(OPTION_NAME) | OPTION_BIT(OPTION_PERMANENT_EXIT) | OPTION_BIT(OPTION_PLUGIN) |
+        OPTION_BIT(OPTION_POOL) | OPTION_BIT(OPTION_MEMORY_MAX) | OPTION_BIT(OPTION_DRAIN_TIMEOUT) |
+        OPTION_BIT(OPTION_CONFIG) | OPTION_BIT(OPTION_CHECK_CONFIG),
     .words_min = 0,
     .words_max = SERVE_COUNT_MAX,
     .takes_command = true,

@@ -240,11 +240,11 @@ static void take_setting(struct reading *reading, size_t key, const struct token
         tell_of_key(reading, name->line, key, "a list");
         return;
     }
-    if (!is_list && shape == CONF_LIST) {
+    if (!is_list && (shape == CONF_LIST || shape == CONF_LIST_OR_NONE)) {
         tell_of_key(reading, name->line, key, "not a list");
         return;
     }
-    if (reading->value_count == 0) {
+    if (reading->value_count == 0 && shape != CONF_LIST_OR_NONE) {
         tell_of_key(reading, name->line, key, "an empty list");
         return;
     }

@@ -67,9 +67,10 @@ enum conf_type {
 };
 
 enum conf_shape {
-    CONF_ONE,         /* NAME = VALUE */
-    CONF_LIST,        /* NAME = {VALUE, ...} */
-    CONF_ONE_OR_LIST, /* either */
+    CONF_ONE,          /* NAME = VALUE */
+    CONF_LIST,         /* NAME = {VALUE, ...} */
+    CONF_ONE_OR_LIST,  /* either */
+    CONF_LIST_OR_NONE, /* as CONF_LIST, and it may be empty */
 };
 
 /* The place outside all sections; those of sections are further bits. */
@@ -114,7 +115,7 @@ struct conf_setting {
     uint32_t place;
     const char *const *values;
     const uint32_t *value_lines;
-    size_t value_count; /* at least 1 */
+    size_t value_count; /* at least 1, but of CONF_LIST_OR_NONE */
 };
 
 /* What may stand in the file, and what becomes of it. */

@@ -26,6 +26,7 @@
 #define HANDSHAKE_MAX_MS 3000
 #define MESSAGES_MAX     256 /* in each of libzmq's queues */
 #define FRAME_ROOM       1048576
+#define BROKEN_OFF_COUNT 3 /* handshakes in a row, before the server key is said to be wrong */
 #define MONITOR_ENDPOINT "inproc://monitor-%u"
 #define MONITORED_EVENTS                                                                           \
     (ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |                             \
@@ -39,9 +40,12 @@ struct peer_transport {
     uint32_t monitor_number;
     int epoll_fd; /* the caller's, which these sockets wake; -1: none */
     char *endpoint;
+    struct peer_keys keys; /* server_public NULL: plain */
+    unsigned broken_off;   /* handshakes that the other side ended, in a row */
     bool is_shaking_hands; /* connected, but no word about the handshake yet */
     bool is_connected;     /* and shaken hands */
     bool is_unresolved; /* the host's name was not known at first, and nothing has answered since */
+    enum transport_fault fault;
     char text[TRANSPORT_TEXT_SIZE];
     zmq_msg_t parts[FRAME_COUNT_MAX];
     size_t part_count;
@@ -65,6 +69,27 @@ __attribute__((format(printf, 2, 3))) static void set_text(struct peer_transport
     /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see va_start() */
     (void)vsnprintf(transport->text, sizeof(transport->text), format, arguments);
     va_end(arguments);
+}
+
+static void set_fault(struct peer_transport *transport, enum transport_fault fault)
+{
+    /* %s is the endpoint. */
+    static const char *const texts[TRANSPORT_FAULT_COUNT] = {
+        [TRANSPORT_FAULT_UNRESOLVED] = "the host in %s is not known",
+        [TRANSPORT_FAULT_NOTHING_LISTENS] = "nothing listens at %s",
+        [TRANSPORT_FAULT_NOT_ZEROMQ] = "what listens at %s does not speak ZeroMQ",
+        [TRANSPORT_FAULT_SILENT] = "what listens at %s does not answer",
+        [TRANSPORT_FAULT_WANTS_KEYS] = "the broker at %s wants keys, and none were given here",
+        [TRANSPORT_FAULT_IS_PLAIN] = "the broker at %s has no keys, and here are some",
+        [TRANSPORT_FAULT_SERVER_KEY] = "the broker at %s has another server key, or none",
+        [TRANSPORT_FAULT_NOT_ADMITTED] = "the broker at %s does not admit this key",
+        [TRANSPORT_FAULT_LOST] = "the connection to %s was lost",
+    };
+    const char *text = texts[fault] != NULL ? texts[fault] : "";
+    const char *place = strstr(text, "%s");
+    transport->fault = fault;
+    set_text(transport, "%.*s%s%s", place == NULL ? 0 : (int)(place - text), text,
+             place == NULL ? "" : transport->endpoint, place == NULL ? "" : place + 2);
 }
 
 static const char *error_text(int error)
@@ -117,6 +142,17 @@ static bool set_options(void *socket)
            set_option(socket, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TTL_MS) &&
            set_option(socket, ZMQ_HEARTBEAT_TTL, HEARTBEAT_TTL_MS) &&
            zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_size_max, sizeof(frame_size_max)) == 0;
+}
+
+/* With a server key the connection is encrypted, and each side proves its key. */
+static bool set_keys(void *socket, const struct peer_keys *keys)
+{
+    return keys->server_public == NULL ||
+           (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys->server_public, KEY_SIZE) == 0 &&
+            zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, key_pair_public(keys->identity),
+                           KEY_SIZE) == 0 &&
+            zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, key_pair_secret(keys->identity),
+                           KEY_SIZE) == 0);
 }
 
 static void close_parts(struct peer_transport *transport)
@@ -191,7 +227,8 @@ static enum treadle_status open_sockets(struct peer_transport *transport)
     transport->socket = zmq_socket(transport->context, ZMQ_DEALER);
     transport->monitor = zmq_socket(transport->context, ZMQ_PAIR);
     if (transport->socket == NULL || transport->monitor == NULL ||
-        !set_options(transport->socket) || !set_option(transport->monitor, ZMQ_LINGER, 0)) {
+        !set_options(transport->socket) || !set_keys(transport->socket, &transport->keys) ||
+        !set_option(transport->monitor, ZMQ_LINGER, 0)) {
         return io_error(transport, "cannot make a socket");
     }
     if (zmq_socket_monitor(transport->socket, monitor_endpoint, MONITORED_EVENTS) != 0 ||
@@ -211,6 +248,7 @@ static enum treadle_status open_sockets(struct peer_transport *transport)
 }
 
 enum treadle_status peer_transport_open(struct peer_transport **out, const char *endpoint,
+                                        const struct peer_keys *keys,
                                         char text[TRANSPORT_TEXT_SIZE])
 {
     text[0] = '\0';
@@ -226,6 +264,7 @@ enum treadle_status peer_transport_open(struct peer_transport **out, const char 
     pthread_once(&seeded, seed_rand);
     enum treadle_status status = TREADLE_E_NOMEM;
     transport->epoll_fd = -1;
+    transport->keys = keys != NULL ? *keys : (struct peer_keys){NULL, NULL};
     transport->endpoint = strdup(endpoint);
     if (transport->endpoint != NULL) {
         transport->context = zmq_ctx_new();
@@ -234,7 +273,7 @@ enum treadle_status peer_transport_open(struct peer_transport **out, const char 
     }
     if (status == TREADLE_OK && !is_resolvable(endpoint)) {
         transport->is_unresolved = true;
-        set_text(transport, "the host in %s is not known", endpoint);
+        set_fault(transport, TRANSPORT_FAULT_UNRESOLVED);
     }
     if (status != TREADLE_OK) {
         memcpy(text, transport->text, sizeof(transport->text));
@@ -286,21 +325,71 @@ enum treadle_status peer_transport_reopen(struct peer_transport *transport)
 static void on_closed(struct peer_transport *transport)
 {
     if (!transport->is_unresolved) {
-        set_text(transport, "nothing listens at %s", transport->endpoint);
+        set_fault(transport, TRANSPORT_FAULT_NOTHING_LISTENS);
     }
+    transport->broken_off = 0;
+}
+
+static unsigned on_succeeded(struct peer_transport *transport)
+{
+    transport->is_shaking_hands = false;
+    transport->is_connected = true;
+    transport->broken_off = 0;
+    set_fault(transport, TRANSPORT_FAULT_NONE);
+    return TRANSPORT_CONNECTED;
 }
 
 static unsigned on_disconnected(struct peer_transport *transport)
 {
-    const bool was_connected = transport->is_connected;
-    if (was_connected) {
-        set_text(transport, "the connection to %s was lost", transport->endpoint);
+    unsigned flags = 0;
+    if (transport->is_connected) {
+        set_fault(transport, TRANSPORT_FAULT_LOST);
+        flags = TRANSPORT_DISCONNECTED;
     } else if (transport->is_shaking_hands) {
-        set_text(transport, "what listens at %s does not speak ZeroMQ", transport->endpoint);
+        /* What came could not be read, and libzmq does not try again. */
+        set_fault(transport, TRANSPORT_FAULT_NOT_ZEROMQ);
+        flags = TRANSPORT_GIVEN_UP;
     }
     transport->is_connected = false;
     transport->is_shaking_hands = false;
-    return was_connected ? TRANSPORT_DISCONNECTED : 0;
+    return flags;
+}
+
+static unsigned on_protocol_error(struct peer_transport *transport, uint32_t error)
+{
+    transport->is_shaking_hands = false;
+    transport->broken_off = 0;
+    if (error != ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH) {
+        set_fault(transport, TRANSPORT_FAULT_NOT_ZEROMQ);
+    } else if (transport->keys.server_public == NULL) {
+        set_fault(transport, TRANSPORT_FAULT_WANTS_KEYS);
+    } else {
+        set_fault(transport, TRANSPORT_FAULT_IS_PLAIN);
+    }
+    return TRANSPORT_GIVEN_UP;
+}
+
+static unsigned on_not_admitted(struct peer_transport *transport)
+{
+    transport->is_shaking_hands = false;
+    transport->broken_off = 0;
+    set_fault(transport, TRANSPORT_FAULT_NOT_ADMITTED);
+    return TRANSPORT_GIVEN_UP;
+}
+
+/* The handshake came to nothing, and nobody said why. A broker that cannot read what was encrypted
+ * for another key ends the connection; so does one that is just going down. */
+static void on_no_detail(struct peer_transport *transport, int error)
+{
+    transport->is_shaking_hands = false;
+    if (error == EAGAIN) {
+        transport->broken_off = 0;
+        set_fault(transport, TRANSPORT_FAULT_SILENT);
+    } else if (transport->keys.server_public == NULL) {
+        set_fault(transport, TRANSPORT_FAULT_NOT_ZEROMQ);
+    } else if (++transport->broken_off >= BROKEN_OFF_COUNT) {
+        set_fault(transport, TRANSPORT_FAULT_SERVER_KEY);
+    }
 }
 
 static unsigned on_monitored(struct peer_transport *transport, unsigned event, uint32_t value)
@@ -311,36 +400,18 @@ static unsigned on_monitored(struct peer_transport *transport, unsigned event, u
         transport->is_unresolved = false;
         return 0;
     case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
-        transport->is_shaking_hands = false;
-        transport->is_connected = true;
-        transport->text[0] = '\0';
-        return TRANSPORT_CONNECTED;
+        return on_succeeded(transport);
     case ZMQ_EVENT_CLOSED:
         on_closed(transport);
         return 0;
     case ZMQ_EVENT_DISCONNECTED:
         return on_disconnected(transport);
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        transport->is_shaking_hands = false;
-        set_text(transport,
-                 value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-                     ? "the broker at %s asks for keys, and this client gives none"
-                     : "what listens at %s does not speak this protocol",
-                 transport->endpoint);
-        return 0;
+        return on_protocol_error(transport, value);
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-        transport->is_shaking_hands = false;
-        set_text(transport, "the broker at %s does not admit this client (%u)", transport->endpoint,
-                 (unsigned)value);
-        return TRANSPORT_NOT_ADMITTED;
+        return on_not_admitted(transport);
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        transport->is_shaking_hands = false;
-        if (value == EAGAIN) {
-            set_text(transport, "what listens at %s does not answer", transport->endpoint);
-        } else {
-            set_text(transport, "%s ended the connection: %s", transport->endpoint,
-                     error_text((int)value));
-        }
+        on_no_detail(transport, (int)value);
         return 0;
     default:
         return 0;
@@ -487,4 +558,9 @@ unsigned peer_transport_wait(struct peer_transport *transport, int64_t timeout_m
 const char *peer_transport_reason(const struct peer_transport *transport)
 {
     return transport->text;
+}
+
+enum transport_fault peer_transport_fault(const struct peer_transport *transport)
+{
+    return transport->fault;
 }

@@ -12,6 +12,7 @@
 
 #include <treadle/status.h>
 
+#include "common/keys/keys.h"
 #include "common/wire/message.h"
 
 struct peer_transport;
@@ -21,12 +22,36 @@ struct peer_transport;
 /* What peer_transport_update() saw since the last time; several may be set. */
 #define TRANSPORT_CONNECTED    1U /* a connection is there; the one before it, if any, is not */
 #define TRANSPORT_DISCONNECTED 2U /* none is there */
-#define TRANSPORT_NOT_ADMITTED                                                                     \
-    4U /* refused by key: this socket does not try again, peer_transport_reopen() */
+#define TRANSPORT_GIVEN_UP                                                                         \
+    4U /* this socket does not try again (refused by key, or the two sides do not fit):            \
+          peer_transport_reopen() after a while */
 
-/* Opens the sockets and begins to connect. On TREADLE_OK end it with peer_transport_close(). On
- * TREADLE_E_INVALID (not an endpoint) and TREADLE_E_IO, TREADLE_E_NOMEM `text` says why. */
+/* Why there is no connection. */
+enum transport_fault {
+    TRANSPORT_FAULT_NONE, /* there is one, or nothing is known yet */
+    TRANSPORT_FAULT_UNRESOLVED,
+    TRANSPORT_FAULT_NOTHING_LISTENS,
+    TRANSPORT_FAULT_NOT_ZEROMQ,
+    TRANSPORT_FAULT_SILENT,       /* it takes the connection and says nothing */
+    TRANSPORT_FAULT_WANTS_KEYS,   /* and there are none on this side */
+    TRANSPORT_FAULT_IS_PLAIN,     /* and there are keys on this side */
+    TRANSPORT_FAULT_SERVER_KEY,   /* it has another server key; sometimes: none, or is no ZeroMQ */
+    TRANSPORT_FAULT_NOT_ADMITTED, /* by the key of this side */
+    TRANSPORT_FAULT_LOST,
+    TRANSPORT_FAULT_COUNT,
+};
+
+/* What a CURVE connection is made with; all of it must stay until the transport's end. */
+struct peer_keys {
+    const uint8_t *server_public; /* KEY_SIZE bytes: the broker has to prove that it has it */
+    const struct key_pair *identity;
+};
+
+/* Opens the sockets and begins to connect, plain if `keys` is NULL. On TREADLE_OK end it with
+ * peer_transport_close(). On TREADLE_E_INVALID (not an endpoint) and TREADLE_E_IO, TREADLE_E_NOMEM
+ * `text` says why. */
 enum treadle_status peer_transport_open(struct peer_transport **out, const char *endpoint,
+                                        const struct peer_keys *keys,
                                         char text[TRANSPORT_TEXT_SIZE]);
 
 /* Closes the sockets; what was sent has 1.5 s to leave. NULL inside is fine. */
@@ -68,5 +93,8 @@ bool peer_transport_has_input(struct peer_transport *transport);
 
 /* Why there is no connection, in words; "" if there is one or nothing is known yet. */
 const char *peer_transport_reason(const struct peer_transport *transport);
+
+/* The same, for programs. */
+enum transport_fault peer_transport_fault(const struct peer_transport *transport);
 
 #endif

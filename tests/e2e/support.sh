@@ -21,7 +21,9 @@ last_pid=
 out=$work/stdout
 err=$work/stderr
 code=
-unset TREADLE_BROKER
+unset TREADLE_BROKER TREADLE_IDENTITY TREADLE_SERVER_KEY
+export HOME=$work/home # with no configuration of whoever runs the test
+mkdir "$HOME"
 cd "$work" || exit 1
 
 cleanup() {
@@ -112,6 +114,29 @@ use_broker() { # NAME
 
 start_broker() {
     start broker "$bin/treadled" --listen "ipc://$work/broker.sock"
+    use_broker broker
+}
+
+# Puts TEXT in a file, in the folder of the test.
+given_a_file() { # NAME TEXT...
+    local name=$1
+    shift
+    mkdir -p "$(dirname "$name")"
+    printf '%s\n' "$@" >"$name"
+}
+
+# Makes NAME.key and NAME.pub; the public key in $key.
+given_a_key() { # NAME
+    key=$("$bin/treadle" key gen "$1" 2>/dev/null) || fail "no key $1"
+}
+
+# Starts a broker that wants keys and admits the principal `host` with all rights, whose key is in
+# host.key; its own in server.key.
+start_keyed_broker() {
+    given_a_key server
+    given_a_key host
+    given_a_file principals 'principal "host" {' "keys = {$key}" 'roles = {submit, work, admin}' 'services = {"*"}' '}'
+    start broker "$bin/treadled" --listen 'tcp://127.0.0.1:*' --server-key server.key --principals principals
     use_broker broker
 }
 

@@ -256,6 +256,7 @@ void broker_on_packet(struct sim *sim, const struct event *event)
     const struct input input = {.kind = INPUT_MESSAGE,
                                 .connection = event->place,
                                 .rights = RIGHT_ALL,
+                                .services = &globs_all,
                                 .principal =
                                     bytes_from_text(sim->peers[connection->peer].principal),
                                 .message = &sim->decoded};

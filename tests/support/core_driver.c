@@ -289,6 +289,7 @@ void core_driver_send(struct peer *peer, struct message *message)
     const struct input input = {.kind = INPUT_MESSAGE,
                                 .connection = peer->connection,
                                 .rights = peer->rights,
+                                .services = &peer->services,
                                 .principal = bytes_from_text(peer->principal),
                                 .message = &decoded};
     peer->beats_at_ms = driver->now_ms + driver->config.heartbeat_ms;
@@ -446,6 +447,7 @@ static struct peer *add_peer(const struct given_peer *given, enum peer_role role
                           .role = role,
                           .connection = NONE,
                           .rights = given->rights == 0 ? RIGHT_ALL : given->rights,
+                          .services = given->services.count == 0 ? globs_all : given->services,
                           .serves = given->serves,
                           .slots = given->slots,
                           .prefetch = given->prefetch,

@@ -45,6 +45,7 @@ struct peer {
 
     /* The test's. */
     uint32_t rights;
+    struct globs services;
     bool is_silent;      /* sends no heartbeat by itself */
     uint64_t upto;       /* a client: SETTLED taken; a worker: its grant if grants_by_hand */
     bool grants_by_hand; /* else the grant is dispatched + slots + prefetch - held */
@@ -136,7 +137,8 @@ struct given_peer {
     const char *serves;
     uint32_t slots;
     uint32_t prefetch;
-    uint32_t rights; /* 0: all */
+    uint32_t rights;       /* 0: all */
+    struct globs services; /* none: all */
     struct wire_policy worker_policy, task_policy, service_policy;
     bool is_given;
 };

@@ -327,7 +327,16 @@ static const struct {
     {1, "listen = \"tcp://127.0.0.1:7330\"\n", "TCP without keys lets in every user",
      "insecure = true"},
     {2, "insecure = true\nlisten = \"tcp://10.0.0.1:7330\"\n", "refused off the loopback",
-     "expected tcp://127.0.0.1:PORT"},
+     "expected server_key and principals beside it, tcp://127.0.0.1:PORT"},
+    {1, "listen = \"tcp://10.0.0.1:7330\"\nprincipals = who\n", "refused off the loopback",
+     "expected server_key"},
+    {2, "server_key = a.key\nlisten = \"tcp://10.0.0.1:7330\"\n", "nobody may come in",
+     "expected principals = FILE"},
+    {1, "listen = \"tcp://127.0.0.1:7330 a.key\"\n", "nobody may come in",
+     "expected principals = FILE"},
+    {1, "listen = \"ipc:///a a.key\"\n", "ipc takes no key", "expected ipc:///a alone"},
+    {2, "server_key = a.key\ninsecure = true\n", "contradict each other", "one of them"},
+    {1, "server_key = ''\n", "server_key: no name", "the name of a file"},
     /* what does not go together */
     {2, "backoff_max = 1s\nbackoff_base = 2s\n", "backoff_base = 2s is over backoff_max = 1s",
      "at most 1s"},
@@ -342,6 +351,24 @@ static const struct {
      "at most 1m"},
     {1, "progress_timeout = 6m\n", "progress_timeout = 6m is over timeout = 5m", "at most 5m"},
 };
+
+static void test_endpoint_has_the_server_key_or_one_of_its_own(void **unused)
+{
+    (void)unused;
+    char expected[128];
+    given_a_file("server_key = 'old.key'\nprincipals = /etc/treadle/principals\n"
+                 "listen = {\"tcp://10.0.0.1:7330\", \"tcp://10.0.0.1:7331  new.key\", "
+                 "\"tcp://10.0.0.1:7332 /etc/other.key\", \"ipc:///a\"}\n");
+    then_it_is_good();
+    (void)snprintf(expected, sizeof expected, "%s/old.key", folder); /* beside the file */
+    assert_string_equal(config_server_key(&config, 0), expected);
+    assert_string_equal(config.listen[1], "tcp://10.0.0.1:7331");
+    (void)snprintf(expected, sizeof expected, "%s/new.key", folder);
+    assert_string_equal(config_server_key(&config, 1), expected);
+    assert_string_equal(config_server_key(&config, 2), "/etc/other.key");
+    assert_string_equal(config_server_key(&config, 3), "");
+    assert_string_equal(config.principals, "/etc/treadle/principals");
+}
 
 static void test_each_mistake_is_told_with_its_line(void **unused)
 {
@@ -566,6 +593,7 @@ int main(void)
         cmocka_unit_test_setup(test_broker_for_trying_out_warns_only_unless_told, set_up),
         cmocka_unit_test_setup(test_every_key_takes_its_least_and_its_greatest_and_nothing_beyond,
                                set_up),
+        cmocka_unit_test_setup(test_endpoint_has_the_server_key_or_one_of_its_own, set_up),
         cmocka_unit_test_setup(test_each_mistake_is_told_with_its_line, set_up),
         cmocka_unit_test_setup(test_all_mistakes_of_a_file_are_told_in_order_of_their_lines,
                                set_up),

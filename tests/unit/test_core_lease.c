@@ -444,6 +444,27 @@ static void test_rights_are_checked(void **state)
     assert_int_equal(then_it_gets(submitter, DONE).effect.status, DONE_REFUSED);
 }
 
+static void test_key_that_loses_its_right_is_out_at_its_next_message(void **state)
+{
+    struct core_driver *driver = *state;
+    struct peer *client = given_a_client(driver, "alice");
+    struct peer *worker = given_a_worker(driver, "bob", "w1", .serves = "wc.count", .slots = 1);
+    struct peer *other = given_a_worker(driver, "carol", "w2", .serves = "wc.count", .slots = 1);
+    const uint32_t task = when_it_submits(client, "wc.count");
+    const uint64_t lease = worker->lease_count == 1 ? worker->leases[0] : 0;
+    struct peer *loser = lease != 0 ? worker : other;
+    struct peer *winner = lease != 0 ? other : worker;
+    (void)then_it_is_handed(loser, task);
+    loser->rights = RIGHT_SUBMIT | RIGHT_ADMIN;
+    when_it_says(loser, MESSAGE_HEARTBEAT);
+    assert_int_equal(then_it_gets(loser, REFUSED).effect.status, REFUSED_RIGHTS);
+    (void)then_it_is_handed(winner, task); /* its lease is lost */
+    client->rights = RIGHT_WORK;
+    (void)when_it_submits(client, "wc.count");
+    assert_int_equal(then_it_gets(client, REFUSED).effect.status, REFUSED_RIGHTS);
+    assert_int_equal(driver->core->counters.accepted, 1);
+}
+
 static void test_heartbeats_go_both_ways(void **state)
 {
     struct core_driver *driver = *state;
@@ -801,6 +822,7 @@ int main(void)
         TEST(test_rights_are_checked),
         TEST(test_a_reload_is_the_shells_and_needs_the_right_to_administer),
         TEST(test_a_policy_that_changes_holds_for_tasks_that_are_there),
+        TEST(test_key_that_loses_its_right_is_out_at_its_next_message),
         TEST(test_heartbeats_go_both_ways),
         TEST(test_a_worker_of_bad_patterns_is_refused),
         TEST(test_a_pattern_serves_queues_that_come_later_too),

@@ -174,6 +174,7 @@ static void take(struct fixture *fixture, uint32_t connection, struct message *m
     const struct input input = {.kind = INPUT_MESSAGE,
                                 .connection = connection,
                                 .rights = RIGHT_ALL,
+                                .services = &globs_all,
                                 .principal = bytes_from_text("local"),
                                 .message = message};
     step(fixture, &input);

@@ -13,7 +13,7 @@
 static void test_every_status_has_a_text_of_its_own(void **unused)
 {
     (void)unused;
-    for (int a = TREADLE_OK; a <= TREADLE_E_LIMIT; a++) {
+    for (int a = TREADLE_OK; a <= TREADLE_E_KEY; a++) {
         const char *text = treadle_status_text((enum treadle_status)a);
         assert_string_not_equal(text, "unknown status");
         for (int b = TREADLE_OK; b < a; b++) {
@@ -26,7 +26,7 @@ static void test_every_status_has_a_text_of_its_own(void **unused)
 static void test_number_that_is_no_status_has_a_text_too(void **unused)
 {
     (void)unused;
-    assert_string_equal(treadle_status_text((enum treadle_status)(TREADLE_E_LIMIT + 1)),
+    assert_string_equal(treadle_status_text((enum treadle_status)(TREADLE_E_KEY + 1)),
                         "unknown status");
 }
 

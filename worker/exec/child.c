@@ -169,6 +169,8 @@ static bool runner_open(struct runner *runner, struct child *child)
     const struct context_config config = {
         .worker = child->sources->worker,
         .broker = child->sources->broker,
+        .identity = child->sources->identity,
+        .server_key = child->sources->server_key,
         .has_client = true,
         .owner = runner,
         .is_cancelled = is_cancelled,

@@ -23,8 +23,10 @@ struct function_sources {
     size_t handler_count;
     const char *const *plugins; /* files; must stay */
     size_t plugin_count;
-    const char *broker; /* for treadle_context_client(); must stay */
-    const char *worker; /* the worker's name; must stay */
+    const char *broker;     /* for treadle_context_client(); must stay */
+    const char *identity;   /* the same; NULL: not given */
+    const char *server_key; /* the same; NULL: not given */
+    const char *worker;     /* the worker's name; must stay */
 };
 
 /* What the supervisor knows of them. Ends with function_list_reset(). */

@@ -13,6 +13,7 @@
 
 #include <sys/signalfd.h>
 
+#include "common/keys/keys.h"
 #include "worker/runner/orphans.h"
 
 #define EXIT_INTERRUPTED 130
@@ -57,8 +58,9 @@ static void tell_serving(const struct runner *runner)
 static void tell_apart(const struct runner *runner, const struct worker_note *note)
 {
     if (note->is_first) {
-        tell(runner, "no broker yet: %s; trying on (for one to try things: treadle dev)",
-             note->text);
+        tell(runner, "no broker yet: %s; trying on%s", note->text,
+             note->is_nothing_there ? " (for one to try things: treadle dev)"
+                                    : " (what to do: treadle doctor)");
     } else {
         tell(runner, "lost the broker at %s%s%s; trying again", runner->options->worker.broker,
              note->text[0] == '\0' ? "" : ": ", note->text);
@@ -147,9 +149,12 @@ static void provide_standard_fds(void)
 
 static int fail(const struct runner *runner, enum treadle_status status, const char *text)
 {
-    const char *file = runner->options->file;
+    const char *file = status == TREADLE_E_KEY ? NULL : runner->options->file;
     (void)fprintf(stderr, "treadle: work: %s%s%s\n", file == NULL ? "" : file,
                   file == NULL ? "" : ": ", text[0] != '\0' ? text : treadle_status_text(status));
+    if (status == TREADLE_E_KEY) {
+        return EX_CONFIG;
+    }
     if (status != TREADLE_E_INVALID) {
         return EX_OSERR;
     }
@@ -189,6 +194,9 @@ int runner_main(const struct runner_options *options)
     const enum treadle_status status = worker_create(&runner.worker, &config);
     if (status != TREADLE_OK) {
         return fail(&runner, status, treadle_worker_error(NULL));
+    }
+    if (worker_has_identity(runner.worker)) {
+        key_protect_process();
     }
     if (!options->is_check) {
         exit_code = serve(&runner);

@@ -19,7 +19,7 @@ struct runner_options {
  * what a person should know. SIGTERM, SIGINT and SIGHUP drain; a second one ends at once. Nothing
  * that it has started runs on after it. To be called before any thread is there; it blocks those
  * signals and ignores SIGPIPE. Returns the exit code: 0 drained, 64 an option is wrong, 71 out of a
- * resource, 77 refused for good, 78 the file is wrong, 130 ended by the second signal.
+ * resource, 77 refused for good, 78 the file or a key is wrong, 130 ended by the second signal.
  */
 int runner_main(const struct runner_options *options);
 

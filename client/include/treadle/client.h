@@ -72,8 +72,13 @@ struct treadle_client_options {
         *name; /* 1..64 bytes, one for each running client; NULL: host, process and a random part */
     uint32_t connect_timeout_ms; /* how long treadle_client_open() looks for the broker; 0: 5,000 */
     uint32_t in_flight_max; /* tasks submitted and not settled at once; 0: 65,536; at most 2^24 */
-    uint64_t byte_max; /* bytes of tasks in flight and of outcomes not taken; 0: 256 MiB. A task
-                          counts its body and about 140 bytes */
+    uint64_t byte_max;    /* bytes of tasks in flight and of outcomes not taken; 0: 256 MiB. A task
+                             counts its body and about 140 bytes */
+    const char *identity; /* file with this program's keys, as `treadle key gen` makes it; NULL:
+                             TREADLE_IDENTITY, else ~/.config/treadle/identity.key */
+    const char *server_key; /* the key that a broker at tcp:// must have: file, 64 hexadecimal
+                               digits, or "none": plain; NULL: TREADLE_SERVER_KEY, else
+                               ~/.config/treadle/server.pub if it is there, else plain */
 };
 
 /** result=keep: the result stays at the broker until the result TTL; else it is dropped once
@@ -177,12 +182,19 @@ struct treadle_outcome {
  * Opens a client and finds its broker: the one in the options, else the one that TREADLE_BROKER
  * names in the environment, else tcp://127.0.0.1:7330.
  *
+ * Where a server key is known, a connection over tcp:// is encrypted, the broker has to prove that
+ * it has that key, and this client shows its identity. The secret key stays in locked memory until
+ * the client is closed; a program that holds one may want no core dumps of itself (setrlimit(2),
+ * RLIMIT_CORE). Endpoints ipc:// are plain.
+ *
  * @param[out] client  the client, written only on TREADLE_OK
  * @param options      NULL takes the defaults
  *
  * @return TREADLE_OK            the broker answered
  *         TREADLE_E_NO_BROKER   none did within connect_timeout_ms
- *         TREADLE_E_REFUSED     the broker will not talk with this client
+ *         TREADLE_E_REFUSED     the broker will not talk with this client, or not with its key
+ *         TREADLE_E_KEY         a key is missing, or its file is refused: it must be of this user
+ *                               and closed to all others
  *         TREADLE_E_INVALID     an option is out of range
  *         TREADLE_E_IO          there are no sockets to be had
  *         TREADLE_E_NOMEM

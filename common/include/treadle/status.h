@@ -23,7 +23,8 @@ extern "C" {
     X(TREADLE_E_CONFLICT, 10, "the id is taken by another content")                                \
     X(TREADLE_E_NO_BROKER, 11, "no broker answers")                                                \
     X(TREADLE_E_THREADS, 12, "called after a thread or a context was started")                     \
-    X(TREADLE_E_LIMIT, 13, "too large or too many")
+    X(TREADLE_E_LIMIT, 13, "too large or too many")                                                \
+    X(TREADLE_E_KEY, 14, "a key is missing, or its file is refused")
 
 enum treadle_status {
 /* NOLINTBEGIN(bugprone-macro-parentheses): a name cannot stand in parentheses here */

@@ -245,6 +245,10 @@ treadle_context_on_end(treadle_context *context, void (*cleanup)(void *data), vo
  * and did not wait for may come from its treadle_client_recv(): use treadle_client_recv_id() or
  * TREADLE_TASK_DETACHED.
  *
+ * The process that runs handlers has no secret key of the worker's in its memory: the client reads
+ * the worker's identity from its file when it is first asked for. If that file is not readable
+ * there, or no longer, there is no client.
+ *
  * @return NULL if no broker answers: treadle_client_error(NULL) says why; in test mode always NULL
  *
  * Since: 0.1. See also: treadle_client_run().
@@ -266,6 +270,8 @@ struct treadle_worker_options {
     const struct treadle_policy *policy; /* the worker's configuration; NULL: nothing given */
     const char *const *plugins;          /* files; their handlers are served beside the others */
     size_t plugin_count;
+    const char *identity;   /* as treadle_client_options.identity */
+    const char *server_key; /* as treadle_client_options.server_key */
 };
 
 /**
@@ -279,6 +285,7 @@ struct treadle_worker_options {
  *         TREADLE_E_THREADS  this process has more than one thread: call it first thing in main(),
  *                            before any thread, ZeroMQ context or client
  *         TREADLE_E_INVALID  an option, a name or a plugin is wrong
+ *         TREADLE_E_KEY      a key is missing, or its file is refused
  *         TREADLE_E_NOMEM, TREADLE_E_IO
  *         treadle_worker_error(NULL) says more.
  *

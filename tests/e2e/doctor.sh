@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# treadle doctor tells apart what can be wrong with a connection, and the other verbs say the same.
+#
+#   doctor.sh BIN TESTS
+source "$(dirname "$0")/support.sh"
+tests=$(cd "$2" && pwd) || exit 1
+
+given_a_listener() { # MANNER
+    start "$1" "$tests/fake_listener" "$1"
+    use_broker "$1"
+}
+
+# doctor ends with CODE and one message that matches.
+then_doctor_says() { # CODE PATTERN OPTION...
+    local expected=$1 pattern=$2
+    shift 2
+    cli doctor "$@"
+    then_exit "$expected"
+    then_one_message "$pattern"
+}
+
+# So does a verb that only wanted to work.
+then_stats_says() { # CODE PATTERN OPTION...
+    local expected=$1 pattern=$2
+    shift 2
+    cli stats "$@"
+    then_exit "$expected"
+    then_one_message "$pattern"
+}
+
+step "nothing listens, or there is no such host"
+then_doctor_says 69 'nothing listens there; start one with: treadle dev' --broker tcp://127.0.0.1:1
+then_doctor_says 69 'nothing listens there; start one' --broker "ipc://$work/none.sock"
+then_doctor_says 69 'host is not known; check' --broker tcp://no-such-host.invalid:7330
+
+step "what listens is not ZeroMQ"
+for manner in closes ssh http; do
+    given_a_listener "$manner"
+    then_doctor_says 69 'does not speak ZeroMQ; another program'
+    then_stats_says 69 'does not speak ZeroMQ; another program' --connect-timeout 1s
+done
+
+step "what listens takes the connection and is silent"
+given_a_listener silent
+then_doctor_says 69 'does not answer; see whether it is stopped' --connect-timeout 1s
+
+step "what listens speaks ZeroMQ and is no broker"
+given_a_listener other
+then_doctor_says 69 'no broker in 1s: no answer; ' --connect-timeout 1s
+
+step "a broker of another version"
+given_a_listener newer
+then_doctor_says 77 'version: this broker speaks 1.7 to 1.9; use one version of treadle on both sides'
+then_stats_says 77 'use one version of treadle on both sides'
+
+step "a broker without keys"
+start plain "$bin/treadled" --insecure --listen 'tcp://127.0.0.1:*'
+use_broker plain
+cli doctor
+then_exit 0
+then_stderr_is_empty
+then_stdout_has '^connection +plain$'
+then_stdout_has '^verdict +all is well$'
+given_a_key server
+given_a_key mine
+then_doctor_says 78 'has no keys, and a server key was given here; .*--server-key none' \
+    --identity mine.key --server-key server.pub
+then_stats_says 78 'has no keys, and a server key was given here' --identity mine.key --server-key server.pub
+cli doctor --identity mine.key --server-key none
+then_exit 0
+rm server.* mine.*
+
+step "a broker with keys"
+start_keyed_broker
+then_doctor_says 78 'wants keys, and none were given here; give its .pub file with --server-key'
+then_stats_says 78 'wants keys, and none were given here'
+given_a_key other
+then_doctor_says 78 'another server key than was given here; get the .pub file' \
+    --identity host.key --server-key other.pub
+then_stats_says 78 'another server key than was given here' --identity host.key --server-key other.pub
+then_doctor_says 77 'does not admit this key; have who runs the broker add it' \
+    --identity other.key --server-key server.pub
+then_stats_says 77 'does not admit this key' --identity other.key --server-key server.pub
+then_doctor_says 78 'a server key, but no identity .*treadle key gen' --server-key server.pub
+
+step "a key file that must not be trusted"
+cp host.key open.key
+chmod 604 open.key
+then_doctor_says 78 'open.key: others may read or write this secret key .*chmod 600' \
+    --identity open.key --server-key server.pub
+
+step "all is well"
+cli doctor --identity host.key --server-key server.pub
+then_exit 0
+then_stderr_is_empty
+then_stdout_has '^connection +encrypted'
+then_stdout_has "^own key +$("$bin/treadle" key show host.pub --json | json_field key)$"
+then_stdout_has '^version +[0-9]'
+then_stdout_has '^epoch +[0-9]'
+then_stdout_has '^rights +submit, administer$'
+then_stdout_has '^round trip +[0-9.]+ ms$'
+cli doctor --json --identity host.key --server-key server.pub
+then_exit 0
+[[ $(json_field encrypted <"$out") == true ]] || fail "not encrypted"
+
+step "and what a key may do"
+for role in submit admin; do
+    given_a_key "$role"
+    given_a_file "of_$role" "principal \"$role\" { keys = {$key} roles = {$role} services = {\"*\"} }"
+    cat "of_$role" >>principals
+done
+cli broker reload --identity host.key --server-key server.pub
+then_exit 0
+cli doctor --identity submit.key --server-key server.pub
+then_exit 0
+then_stdout_has '^rights +submit$'
+cli doctor --identity admin.key --server-key server.pub
+then_exit 0
+then_stdout_has '^rights +administer$'
+
+step "a broker that is stopped"
+kill -STOP "$last_pid"
+then_doctor_says 69 'does not answer; see whether it is stopped' \
+    --connect-timeout 1s --identity host.key --server-key server.pub
