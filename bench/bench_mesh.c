@@ -4,12 +4,13 @@
  * tasks a message.
  *
  *     bench_mesh [--quick] [--curve] [--tasks N] [--in-flight N] [--body BYTES] [--batch N]
- * [--rounds N]
+ *                [--rounds N]
  *
  * The mesh: treadled, a worker process that answers at once, and a client in this process. The
  * relay: a ROUTER process that passes messages between one client and one worker and looks at
- * nothing. Both over TCP on the loopback, in turn; the figure to quote is the median of the ratios.
- * --curve encrypts both.
+ * nothing; its messages carry as many tasks as those of the mesh's client. Both over TCP on the
+ * loopback, in turn; the figure to quote is the median of the rounds' ratios. --curve encrypts
+ * both. bench/README.md has figures.
  * A benchmark is never a test: it passes unless it cannot run.
  */
 #define _GNU_SOURCE
@@ -29,7 +30,8 @@
 #include <unistd.h>
 #include <zmq.h>
 
-#define ROUNDS_MAX 15
+#define ROUNDS_MAX  99
+#define PATIENCE_MS 10000 /* without a word from the other side: something is broken */
 
 struct settings {
     uint32_t task_count;
@@ -37,6 +39,7 @@ struct settings {
     uint32_t body_size;
     uint32_t batch; /* tasks a message, at most */
     uint32_t round_count;
+    bool is_encrypted;
 };
 
 struct figures {
@@ -55,6 +58,7 @@ struct load {
     uint32_t submitted;
     uint32_t settled;
     uint64_t submit_messages;
+    uint64_t heard_at_ms;
 };
 
 static void submit_one(struct load *load)
@@ -118,6 +122,7 @@ static void exchange(struct load *load)
     static struct received received;
     while (receive(load->socket, &received)) {
         struct message message;
+        load->heard_at_ms = now_ms();
         if (decode(&received, &message)) {
             (void)client_session_on_message(load->session, now_ms(), &message);
         }
@@ -125,6 +130,9 @@ static void exchange(struct load *load)
         take_events(load);
     }
     client_session_on_time(load->session, now_ms());
+    if (now_ms() > load->heard_at_ms + PATIENCE_MS) {
+        fail("the broker is silent");
+    }
     while (load->submitted < load->settings->task_count &&
            load->submitted - load->settled < load->settings->in_flight) {
         submit_batch(load);
@@ -138,7 +146,8 @@ static void exchange(struct load *load)
 static struct figures run_client(const char *endpoint, const struct settings *settings)
 {
     void *context = zmq_ctx_new();
-    struct load load = {.socket = open_dealer(context, endpoint), .settings = settings};
+    struct load load = {
+        .socket = open_dealer(context, endpoint), .settings = settings, .heard_at_ms = now_ms()};
     struct client_session_config config = {
         .name = bytes_from_text("bench"), .seed = 1, .in_flight_max = settings->in_flight + 1};
     randombytes_buf(config.incarnation, sizeof config.incarnation);
@@ -194,54 +203,81 @@ static struct figures run_mesh(const char *self, const struct settings *settings
 
 /* ---- the relay ---- */
 
-/* Passes messages between its first two peers, whichever they are. */
-static void run_relay(void)
+#define PEER_ID_SIZE 5 /* what a ROUTER gives a peer that chose none */
+
+static void *bind_relay(void *context)
 {
-    void *context = zmq_ctx_new();
     void *router = zmq_socket(context, ZMQ_ROUTER);
     const int watermark = 0;
+    const int one = 1;
     char endpoint[ENDPOINT_MAX];
     size_t size = sizeof endpoint;
     serve_curve(router);
     if (zmq_setsockopt(router, ZMQ_SNDHWM, &watermark, sizeof watermark) != 0 ||
         zmq_setsockopt(router, ZMQ_RCVHWM, &watermark, sizeof watermark) != 0 ||
+        zmq_setsockopt(router, ZMQ_ROUTER_MANDATORY, &one, sizeof one) != 0 ||
         zmq_bind(router, "tcp://127.0.0.1:*") != 0 ||
         zmq_getsockopt(router, ZMQ_LAST_ENDPOINT, endpoint, &size) != 0) {
         fail("relay");
     }
     printf("listening %s\n", endpoint);
     fflush(stdout);
-    uint8_t peers[2][5];
-    int peer_count = 0;
-    for (;;) {
-        uint8_t peer[5];
-        zmq_msg_t body;
-        zmq_msg_init(&body);
-        if (zmq_recv(router, peer, sizeof peer, 0) != 5 || zmq_msg_recv(&body, router, 0) < 0) {
-            fail("relay");
-        }
-        const bool is_known = (peer_count > 0 && memcmp(peers[0], peer, 5) == 0) ||
-                              (peer_count > 1 && memcmp(peers[1], peer, 5) == 0);
-        if (!is_known && peer_count < 2) {
-            memcpy(peers[peer_count], peer, 5); /* its first message is a greeting */
-            peer_count++;
-            zmq_msg_close(&body);
-            continue;
-        }
-        const uint8_t *other = memcmp(peers[0], peer, 5) == 0 ? peers[1] : peers[0];
-        if (zmq_send(router, other, 5, ZMQ_SNDMORE) < 0 || zmq_msg_send(&body, router, 0) < 0) {
-            fail("relay");
-        }
+    return router;
+}
+
+static void relay_receive(void *router, uint8_t peer[PEER_ID_SIZE], zmq_msg_t *body)
+{
+    zmq_msg_init(body);
+    if (zmq_recv(router, peer, PEER_ID_SIZE, 0) != PEER_ID_SIZE ||
+        zmq_msg_recv(body, router, 0) < 0) {
+        fail("relay");
     }
+}
+
+static void relay_send(void *router, const uint8_t peer[PEER_ID_SIZE], zmq_msg_t *body)
+{
+    if (zmq_send(router, peer, PEER_ID_SIZE, ZMQ_SNDMORE) < 0 ||
+        zmq_msg_send(body, router, 0) < 0) {
+        fail("relay");
+    }
+}
+
+/* Passes messages between its first two peers, whichever they are. Each greets with an empty
+ * message, and gets it back once the other one has greeted too. */
+static void run_relay(void)
+{
+    void *router = bind_relay(zmq_ctx_new());
+    uint8_t peers[2][PEER_ID_SIZE];
+    zmq_msg_t greetings[2];
+    for (int i = 0; i < 2; i++) {
+        relay_receive(router, peers[i], &greetings[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        relay_send(router, peers[i], &greetings[i]);
+    }
+    for (;;) {
+        uint8_t peer[PEER_ID_SIZE];
+        zmq_msg_t body;
+        relay_receive(router, peer, &body);
+        relay_send(router, memcmp(peers[0], peer, PEER_ID_SIZE) == 0 ? peers[1] : peers[0], &body);
+    }
+}
+
+static void *join_relay(void *context, const char *endpoint)
+{
+    void *socket = open_dealer(context, endpoint);
+    const int patience_ms = PATIENCE_MS;
+    uint8_t greeting = 0;
+    if (zmq_setsockopt(socket, ZMQ_RCVTIMEO, &patience_ms, sizeof patience_ms) != 0 ||
+        zmq_send(socket, "", 0, 0) < 0 || zmq_recv(socket, &greeting, sizeof greeting, 0) != 0) {
+        fail("the relay is silent");
+    }
+    return socket;
 }
 
 static void run_echo(const char *endpoint)
 {
-    void *context = zmq_ctx_new();
-    void *socket = open_dealer(context, endpoint);
-    if (zmq_send(socket, "", 0, 0) < 0) {
-        fail("echo");
-    }
+    void *socket = join_relay(zmq_ctx_new(), endpoint);
     for (;;) {
         zmq_msg_t part;
         zmq_msg_init(&part);
@@ -253,13 +289,11 @@ static void run_echo(const char *endpoint)
 
 static double relay_rate(const char *endpoint, const struct settings *settings, uint32_t batch)
 {
-    static uint8_t data[1024 * BODY_MAX];
+    static uint8_t data[ENTRY_COUNT_MAX * BODY_MAX];
     void *context = zmq_ctx_new();
-    void *socket = open_dealer(context, endpoint);
+    void *socket = join_relay(context, endpoint);
     uint32_t sent = 0;
     uint32_t received = 0;
-    zmq_send(socket, "", 0, 0);
-    usleep(200000); /* both have greeted */
     const uint64_t started_ns = now_ns();
     while (received < settings->task_count) {
         while (sent < settings->task_count && sent - received + batch <= settings->in_flight) {
@@ -271,7 +305,7 @@ static double relay_rate(const char *endpoint, const struct settings *settings, 
         zmq_msg_t part;
         zmq_msg_init(&part);
         if (zmq_msg_recv(&part, socket, 0) < 0) {
-            fail("receive");
+            fail("the relay is silent");
         }
         received += (uint32_t)(zmq_msg_size(&part) / settings->body_size);
         zmq_msg_close(&part);
@@ -320,22 +354,37 @@ static void print_figures(const char *name, const struct figures *figures)
            figures->worker_us);
 }
 
+static double median(double *values, uint32_t count)
+{
+    qsort(values, count, sizeof values[0], by_value);
+    return values[count / 2];
+}
+
 static void run_rounds(const char *self, const struct settings *settings)
 {
+    const uint32_t count = settings->round_count;
     double ratios[ROUNDS_MAX];
-    printf("%" PRIu32 " tasks a round, %" PRIu32 " in flight, %" PRIu32 " B\n",
-           settings->task_count, settings->in_flight, settings->body_size);
-    for (uint32_t round = 0; round < settings->round_count; round++) {
+    double mesh_rates[ROUNDS_MAX];
+    double bare_rates[ROUNDS_MAX];
+    printf("%" PRIu32 " tasks a round, %" PRIu32 " in flight, %" PRIu32 " B, %s\n",
+           settings->task_count, settings->in_flight, settings->body_size,
+           settings->is_encrypted ? "CURVE" : "plain");
+    for (uint32_t round = 0; round < count; round++) {
         const struct figures mesh = run_mesh(self, settings);
         const struct figures bare = run_bare(self, settings, mesh.batch);
         print_figures("mesh", &mesh);
         print_figures("relay", &bare);
+        mesh_rates[round] = mesh.tasks_per_second;
+        bare_rates[round] = bare.tasks_per_second;
         ratios[round] = mesh.tasks_per_second / bare.tasks_per_second;
+        printf("round %" PRIu32 ": mesh / relay %.2f\n", round + 1, ratios[round]);
+        fflush(stdout);
     }
-    qsort(ratios, settings->round_count, sizeof ratios[0], by_value);
-    printf("mesh / relay: median %.2f (%.2f to %.2f, %" PRIu32 " rounds)\n",
-           ratios[settings->round_count / 2], ratios[0], ratios[settings->round_count - 1],
-           settings->round_count);
+    const double ratio = median(ratios, count);
+    printf("mesh / relay: median %.2f (%.2f to %.2f, %" PRIu32 " rounds); medians %.0f and %.0f "
+           "tasks/s\n",
+           ratio, ratios[0], ratios[count - 1], count, median(mesh_rates, count),
+           median(bare_rates, count));
 }
 
 static uint32_t number(const char *text, uint32_t max)
@@ -375,6 +424,7 @@ static void read_settings(int count, char **arguments, struct settings *settings
             settings->round_count = 3;
         } else if (strcmp(arguments[i], "--curve") == 0) {
             make_curve();
+            settings->is_encrypted = true;
         } else if (setting != NULL && i + 1 < count) {
             i++;
             *setting = number(arguments[i], max);

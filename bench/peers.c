@@ -278,13 +278,14 @@ typedef void event_handler(struct worker_session *session, uint32_t body_size);
 static void answer_events(struct worker_session *session, uint32_t body_size)
 {
     static const uint8_t body[BODY_MAX];
+    const uint64_t now = now_ms();
     struct worker_event event;
     while (worker_session_next_event(session, &event)) {
         if (event.kind == WORKER_EVENT_START) {
             const struct wire_success_entry success = {.lease = event.lease,
                                                        .body = {body, body_size}};
-            worker_session_on_started(session, now_ms(), event.lease);
-            worker_session_succeed(session, now_ms(), &success);
+            worker_session_on_started(session, now, event.lease);
+            worker_session_succeed(session, now, &success);
         }
     }
 }

@@ -20,10 +20,9 @@
 #include "common/base/log.h"
 #include "common/base/streams.h"
 
-#define DEV_ENDPOINT     "tcp://127.0.0.1:7330"
-#define DEFAULT_ENDPOINT "ipc:///run/treadle/treadled.sock"
-#define DEFAULT_PATH     "/etc/treadle/treadled.conf"
-#define DESCRIPTORS_OWN  64U /* that are no peer's */
+#define DEFAULT_PATH    "/etc/treadle/treadled.conf"
+#define DESCRIPTORS_OWN 64U    /* that are no peer's */
+#define CHECK_SPAN_MS   10000U /* a connection without a session for so long is cut */
 
 enum option_key {
     OPTION_DEV = 0x100,
@@ -90,9 +89,7 @@ static void add_endpoint(struct argp_state *state, const char *endpoint)
     }
     if (!config_take_endpoint(given, endpoint)) {
         argp_error(state, "--listen: the endpoint is too long");
-        return;
     }
-    given->line[CONFIG_LISTEN] = CONF_LINE_GIVEN;
 }
 
 static error_t parse_option(int key, char *argument, struct argp_state *state)
@@ -222,6 +219,12 @@ static bool open_access(struct access *access, const struct config *config)
     if (config->principals[0] != '\0') {
         access->principals = principals_read(config->principals, &mistakes);
     }
+    for (uint32_t i = 0; access->principals != NULL && i < config->listen_count; i++) {
+        if (access->server_keys[i] != NULL) {
+            principals_refuse_key(access->principals, key_pair_public(access->server_keys[i]),
+                                  &mistakes);
+        }
+    }
     for (uint32_t i = 0; i < mistakes.count && i < CONF_MISTAKES_MAX; i++) {
         char text[CONFIG_PATH_SIZE + CONF_TEXT_SIZE];
         conf_print_mistake(text, sizeof text, config->principals, &mistakes.at[i]);
@@ -243,15 +246,13 @@ static void complete(struct loop_config *loop, const struct config_source *sourc
 {
     config_to_core(config, &loop->core);
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        loop->transport.endpoints[i] = config->listen[i];
+        loop->transport.endpoints[i] = config->listen[i].text;
+        loop->transport.rights[i] = config_rights(config, i);
         loop->transport.server_keys[i] = access->server_keys[i];
     }
     loop->transport.principals = access->principals;
     loop->transport.endpoint_count = config->listen_count;
-    if (config->listen_count == 0) {
-        loop->transport.endpoints[0] = source->is_dev ? DEV_ENDPOINT : DEFAULT_ENDPOINT;
-        loop->transport.endpoint_count = 1;
-    }
+    loop->transport.check_span_ms = CHECK_SPAN_MS;
     if (source->is_dev) {
         loop->transport.plain_tcp = &principal_local;
     } else if (config->value[CONFIG_INSECURE] != 0) {
@@ -281,8 +282,7 @@ static void block_signals(bool is_dev)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
-/* A peer takes a descriptor. Without one for it the broker would end: libzmq 4.3.4 asserts that it
- * can accept what comes to an ipc endpoint. */
+/* A peer takes a descriptor. Who finds none left is turned away: accept.c. */
 static void raise_descriptor_limit(const struct loop_config *loop)
 {
     struct rlimit limit;

@@ -109,6 +109,7 @@ void client_session_destroy(struct client_session **session_pointer)
     writer_free(&session->template_writer);
     writer_free(&session->entry_writer);
     writer_free(&session->out);
+    free(session->welcome_services);
     free(session->tasks);
     free(session->free_indexes);
     free(session->heap);
@@ -207,7 +208,9 @@ static void restart_settled_numbers(struct client_session *session)
     session->is_ack_due = false;
 }
 
-static void keep_welcome(struct client_session *session, const struct wire_welcome *welcome)
+/* Takes the copy of its services. */
+static void keep_welcome(struct client_session *session, const struct wire_welcome *welcome,
+                         uint8_t *services)
 {
     session->welcome = *welcome;
     session->has_welcome = true;
@@ -217,6 +220,29 @@ static void keep_welcome(struct client_session *session, const struct wire_welco
         memcpy(session->welcome_version, welcome->version.data, welcome->version.size);
     }
     session->welcome.version.data = session->welcome_version;
+    if (welcome->principal.size > 0) {
+        memcpy(session->welcome_principal, welcome->principal.data, welcome->principal.size);
+    }
+    session->welcome.principal.data = session->welcome_principal;
+    free(session->welcome_services);
+    session->welcome_services = services;
+    session->welcome.services.at = services;
+    session->welcome.services.frames = NULL;
+}
+
+/* False: no memory. */
+static bool copy_services(const struct wire_welcome *welcome, uint8_t **copy)
+{
+    const struct wire_list *services = &welcome->services;
+    *copy = NULL;
+    if (services->size == 0) {
+        return true;
+    }
+    *copy = malloc(services->size);
+    if (*copy != NULL) {
+        memcpy(*copy, services->at, services->size);
+    }
+    return *copy != NULL;
 }
 
 static void offer_again(struct client_session *session)
@@ -250,7 +276,9 @@ static enum treadle_status on_welcome(struct client_session *session, uint64_t n
     }
     const bool is_new_epoch = session->has_welcome && session->welcome.epoch != welcome->epoch;
     const bool is_resumed = welcome->is_resumed != 0 && session->has_welcome && !is_new_epoch;
-    if (is_new_epoch && !on_new_epoch(session)) {
+    uint8_t *services = NULL;
+    if (!copy_services(welcome, &services) || (is_new_epoch && !on_new_epoch(session))) {
+        free(services);
         client_event_destroy(&event);
         return TREADLE_E_NOMEM;
     }
@@ -259,7 +287,7 @@ static enum treadle_status on_welcome(struct client_session *session, uint64_t n
         restart_settled_numbers(session);
         move_all_to_front(session, STAGE_FOLLOWED, STAGE_AWAIT_PENDING);
     }
-    keep_welcome(session, welcome);
+    keep_welcome(session, welcome, services);
     session->is_welcome = true;
     session->hello_number = 0;
     session->hello_tries = 0;

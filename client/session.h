@@ -204,7 +204,7 @@ struct client_session_figures {
 
 struct client_session_figures client_session_figures(const struct client_session *session);
 
-/* The WELCOME that is in force, or the last one; views (version, broker_id) are valid until the
+/* The WELCOME that is in force, or the last one; views (version, services ...) are valid until the
  * next one. NULL before the first. */
 const struct wire_welcome *client_session_welcome(const struct client_session *session);
 

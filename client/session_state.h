@@ -121,6 +121,8 @@ struct client_session {
     struct wire_welcome welcome;
     uint8_t welcome_id[16];
     uint8_t welcome_version[NAME_SIZE_MAX];
+    uint8_t welcome_principal[NAME_SIZE_MAX];
+    uint8_t *welcome_services; /* the list as it came; NULL: empty */
 
     /* acknowledging */
     uint64_t received_number;

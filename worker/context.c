@@ -12,6 +12,7 @@
 #include "client/session_state.h"
 #include "client/task.h"
 #include "common/base/assert.h"
+#include "common/keys/keys.h"
 #include "worker/exec/outcome.h"
 
 #define RESULT_CAPACITY_MIN  4096
@@ -600,6 +601,8 @@ treadle_client *treadle_context_client(treadle_context *context)
         };
         if (treadle_client_open(&context->client, &options) != TREADLE_OK) {
             context->client = NULL;
+        } else if (client_public_key(context->client) != NULL) {
+            key_protect_process(); /* this process has a secret from here on */
         }
     }
     return context->client;

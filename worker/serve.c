@@ -122,20 +122,30 @@ static void on_welcome(treadle_worker *worker, const struct worker_event *event)
     }
     worker->has_served = true;
     worker->is_apart_told = false;
+    worker->told_fault = TRANSPORT_FAULT_NONE;
+}
+
+/* Waiting alone does not mend it. */
+static bool is_about_keys(enum transport_fault fault)
+{
+    return fault == TRANSPORT_FAULT_WANTS_KEYS || fault == TRANSPORT_FAULT_IS_PLAIN ||
+           fault == TRANSPORT_FAULT_SERVER_KEY || fault == TRANSPORT_FAULT_NOT_ADMITTED;
 }
 
 static void tell_apart(treadle_worker *worker)
 {
-    if (worker->is_apart_told || worker->is_draining) {
+    const enum transport_fault fault = peer_transport_fault(worker->transport);
+    const bool is_news = is_about_keys(fault) && fault != worker->told_fault;
+    if ((worker->is_apart_told && !is_news) || worker->is_draining) {
         return;
     }
-    tell(worker,
-         &(struct worker_note){.kind = WORKER_NOTE_APART,
-                               .text = peer_transport_reason(worker->transport),
-                               .is_first = !worker->has_served,
-                               .is_nothing_there = peer_transport_fault(worker->transport) ==
-                                                   TRANSPORT_FAULT_NOTHING_LISTENS});
+    tell(worker, &(struct worker_note){.kind = WORKER_NOTE_APART,
+                                       .text = peer_transport_reason(worker->transport),
+                                       .is_first = !worker->has_served,
+                                       .is_nothing_there = fault == TRANSPORT_FAULT_NOTHING_LISTENS,
+                                       .is_about_keys = is_about_keys(fault)});
     worker->is_apart_told = true;
+    worker->told_fault = fault;
 }
 
 static void on_refused(treadle_worker *worker, const struct worker_event *event)
@@ -308,7 +318,9 @@ static void look_at_transport(treadle_worker *worker)
         worker->reopen_at_ms =
             clock_ms() + READMIT_DELAY_MS + randombytes_uniform(READMIT_DELAY_MS);
     }
-    if (!worker->has_served && peer_transport_reason(worker->transport)[0] != '\0') {
+    /* That a connection was lost is told by the session's end, that the keys do not fit at once. */
+    if (peer_transport_reason(worker->transport)[0] != '\0' &&
+        (!worker->has_served || is_about_keys(peer_transport_fault(worker->transport)))) {
         tell_apart(worker);
     }
 }
@@ -488,6 +500,7 @@ static enum treadle_status open_all(treadle_worker *worker)
     worker->reopen_at_ms = UINT64_MAX;
     worker->has_served = false;
     worker->is_apart_told = false;
+    worker->told_fault = TRANSPORT_FAULT_NONE;
     worker->is_draining = false;
     worker->is_done = false;
     worker->error[0] = '\0';

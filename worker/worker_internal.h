@@ -47,6 +47,7 @@ struct worker_note {
     bool is_resumed;
     bool is_first;
     bool is_nothing_there; /* APART: nothing listens at the endpoint */
+    bool is_about_keys;    /* APART: there is a broker, and the keys of the two do not fit */
     bool is_final;
 };
 

@@ -65,8 +65,9 @@ struct treadle_worker {
     struct executor *executors[ROUTE_PLACE_COUNT]; /* NULL: nothing is served there */
     uint64_t reopen_at_ms; /* when the transport is to be opened anew; UINT64_MAX: not */
     bool has_served;
-    bool is_apart_told; /* a person knows that there is no broker */
-    bool is_draining;   /* told to */
+    bool is_apart_told;              /* a person knows that there is no broker */
+    enum transport_fault told_fault; /* and why; NONE: not told */
+    bool is_draining;                /* told to */
     bool is_done;
     enum treadle_status status; /* what treadle_worker_run() returns */
 };

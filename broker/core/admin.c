@@ -31,21 +31,16 @@ static struct effect *last_row(struct core *core, struct session *session, enum 
     return effect;
 }
 
-static struct bytes name_of(const struct name *name)
-{
-    return (struct bytes){(const uint8_t *)name->text, name->size};
-}
-
 /* Who administers a service sees every principal's tasks of it; NONE: of all services. */
 static bool sees_all_of(const struct core *core, const struct input *input, uint32_t service)
 {
     static const struct bytes every = {(const uint8_t *)"*", 1};
-    if ((input->rights & RIGHT_ADMIN) == 0) {
+    if ((input->rights & RIGHT_ADMIN) == 0 || service == core->config.service_count_max) {
         return false;
     }
     return service == NONE
                ? globs_cover(input->services, every)
-               : globs_cover_service(input->services, name_of(&core->services[service].name));
+               : globs_cover_service(input->services, name_view(&core->services[service].name));
 }
 
 /* ---- one task ---- */
@@ -122,9 +117,12 @@ static void on_task_list(struct core *core, struct session *session, const struc
     uint32_t service = NONE;
     if (list->service.size > 0) {
         service = service_find(core, list->service);
-        if (service == MAP_NONE) {
+        if (service == MAP_NONE && globs_touch_service(input->services, list->service)) {
             last_row(core, session, MESSAGE_TASK_PAGE, list->request, DONE_NOT_FOUND, out);
             return;
+        }
+        if (service == MAP_NONE) { /* which services there are beyond its rights it is not told */
+            service = core->config.service_count_max;
         }
     }
     if (!token_is_ours(core, list->token)) {
@@ -145,6 +143,11 @@ static void on_task_list(struct core *core, struct session *session, const struc
     }
 }
 
+static struct kept_globs *services_of(struct core *core, const struct listing *listing)
+{
+    return &core->listing_services[listing - core->listings];
+}
+
 static void on_worker_query(struct core *core, struct session *session, const struct input *input,
                             struct effects *out)
 {
@@ -155,6 +158,8 @@ static void on_worker_query(struct core *core, struct session *session, const st
         return;
     }
     name_set(&listing->name, query->name);
+    listing->sees_all = (input->rights & RIGHT_ADMIN) != 0;
+    globs_keep(services_of(core, listing), input->services);
 }
 
 bool admin_has_listing(const struct core *core)
@@ -209,24 +214,35 @@ static void list_task(struct core *core, struct listing *listing, struct effects
     }
 }
 
-static void list_worker(struct core *core, struct listing *listing, struct effects *out)
+/* Other principals' workers are seen by who has rights to something that they serve, and no more of
+ * what they serve than that. Returns what it has cost, in visits. */
+static uint32_t list_worker(struct core *core, struct listing *listing, struct effects *out)
 {
-    const struct session *worker = &core->sessions[listing->place];
-    const struct bytes wanted = {(const uint8_t *)listing->name.text, listing->name.size};
+    struct session *worker = &core->sessions[listing->place];
+    const struct bytes wanted = name_view(&listing->name);
+    uint32_t cost = 1;
     if (worker->state != SESSION_LIVE || worker->role != ROLE_WORKER ||
         (wanted.size > 0 && !name_is(&worker->name, wanted))) {
-        return;
+        return cost;
     }
     if (listing->code == MESSAGE_DONE) {
-        session_drain(core, &core->sessions[listing->place], out);
+        session_drain(core, worker, out);
         listing->count_left--;
-        return;
+        return cost;
+    }
+    const bool sees_it_whole =
+        listing->sees_all || worker->owner == core->sessions[listing->session].owner;
+    const struct globs *services = &services_of(core, listing)->globs;
+    if (!sees_it_whole && !session_serves_some(core, worker, services, &cost)) {
+        return cost;
     }
     struct effect *effect = row(core, listing, out);
     if (effect != NULL) {
         effect->session = listing->place;
+        effect->services = sees_it_whole ? NULL : services;
         listing->count_left--;
     }
+    return cost;
 }
 
 static void end_listing(struct core *core, struct listing *listing, bool is_at_end,
@@ -258,17 +274,20 @@ static void run_listing(struct core *core, struct listing *listing, uint32_t vis
     }
     const bool is_of_tasks = listing->code == MESSAGE_TASK_PAGE;
     const uint32_t places = is_of_tasks ? core->task_slab.used : core->session_slab.used;
-    for (; visits > 0 && listing->count_left > 0 && listing->place < places; visits--) {
+    while (visits > 0 && listing->count_left > 0 && listing->place < places) {
+        uint32_t cost = 1;
         if (effects_room(out) < 2) {
             return;
         }
         if (is_of_tasks) {
             list_task(core, listing, out);
         } else {
-            list_worker(core, listing, out);
+            cost = list_worker(core, listing, out);
         }
         listing->place++;
-        core->visits--;
+        cost = cost < visits ? cost : visits; /* the last one may take more than is left */
+        visits -= cost;
+        core->visits -= cost;
     }
     if (effects_room(out) > 0 && (listing->place >= places || listing->count_left == 0)) {
         end_listing(core, listing, listing->place >= places, out);
@@ -304,7 +323,7 @@ static void on_service_query(struct core *core, struct session *session, const s
     }
     for (uint32_t i = first; i < end && i < first + ENTRY_COUNT_MAX; i++) {
         const struct service *service = &core->services[i];
-        if (!service->is_used || !globs_touch_service(input->services, name_of(&service->name))) {
+        if (!service->is_used || !globs_touch_service(input->services, name_view(&service->name))) {
             continue;
         }
         struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);

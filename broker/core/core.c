@@ -242,14 +242,6 @@ static bool may_send(const struct session *session, enum message_kind kind)
     return false;
 }
 
-/* A key that has lost the right to its role is out at its next message. */
-static bool has_right_to_role(const struct session *session, uint32_t rights)
-{
-    const uint32_t wanted =
-        session->role == ROLE_WORKER ? RIGHT_WORK : (RIGHT_SUBMIT | RIGHT_ADMIN);
-    return (rights & wanted) != 0;
-}
-
 static void on_message(struct core *core, const struct input *input, struct effects *out)
 {
     const struct message *message = input->message;
@@ -267,7 +259,7 @@ static void on_message(struct core *core, const struct input *input, struct effe
         return;
     }
     struct session *session = &core->sessions[stored - 1];
-    if (!has_right_to_role(session, input->rights)) {
+    if (!session_is_rightful(core, session, input)) { /* out at its next message */
         session_end(core, session, SESSION_REVOKED, out);
         return;
     }

@@ -6,6 +6,7 @@
 #ifndef TREADLE_CORE_EFFECT_H
 #define TREADLE_CORE_EFFECT_H
 
+#include "broker/core/rights.h"
 #include "common/base/assert.h"
 #include "common/base/bytes.h"
 #include "common/wire/message.h"
@@ -69,7 +70,8 @@ enum log_event { LOG_EVENTS(LOG_EVENT_VALUE) LOG_EVENT_COUNT };
  * The fields an effect uses, by kind and code (others are zero or NONE):
  *
  *  SEND `code` is a message kind, `connection` where to:
- *   WELCOME         value = hello number, number = dispatches so far, status = is_resumed
+ *   WELCOME         session, value = hello number, number = dispatches so far, status = is_resumed,
+ *                   reason = RIGHT_* bits of its key, services = those it has them to (NULL: none)
  *   REFUSED         status = refused_code, value = retry_after_ms, body = text
  *   HEARTBEAT, GOODBYE, DRAIN
  *   ACCEPTED        id, status, reason, value = retry_after_ms
@@ -82,7 +84,8 @@ enum log_event { LOG_EVENTS(LOG_EVENT_VALUE) LOG_EVENT_COUNT };
  *                   value = reason_left_ms
  *   TASK_PAGE       listing = which of the listings; is_last 0: a row (task, status = wait reason);
  *                   is_last 1: the end (number = request, value = token, status = done_status)
- *   WORKER_INFO     listing; is_last 0: a row (session); is_last 1: the end (number, status)
+ *   WORKER_INFO     listing; is_last 0: a row (session, services = those of which it is shown what it
+ *                   serves; NULL: all); is_last 1: the end (number, status)
  *   SERVICE_INFO    is_last 0: a row (service); is_last 1: the end (number = request, status)
  *   BROKER_INFO     number = request
  *   DONE            number = request, status, value = count
@@ -115,6 +118,7 @@ struct effect {
     const struct wire_failure_entry
         *failure;                 /* of RECORD_ATTEMPT_FAILED; NULL: the broker's verdict */
     const struct wire_list *meta; /* of RECORD_META */
+    const struct globs *services;
 };
 
 struct effects {

@@ -26,6 +26,7 @@ struct input {
     uint32_t connection; /* of MESSAGE and DISCONNECTED: below connection_count_max */
     uint32_t rights;     /* of MESSAGE: bits RIGHT_* of the connection's principal, as of now */
     const struct globs *services; /* of MESSAGE: those it has these rights to; NULL: none */
+    uint64_t rights_serial;       /* of MESSAGE: another one after the rights were read again */
     struct bytes principal; /* of MESSAGE: its name, from the transport and never from the peer */
     const struct message *message; /* of MESSAGE */
     uint64_t durable_number;       /* of DURABLE */

@@ -50,6 +50,11 @@ void tenant_queue_release(struct core *core, uint32_t number);
 void name_set(struct name *name, struct bytes text); /* cuts at NAME_SIZE_MAX */
 bool name_is(const struct name *name, struct bytes text);
 
+static inline struct bytes name_view(const struct name *name)
+{
+    return (struct bytes){(const uint8_t *)name->text, name->size};
+}
+
 /* ---- policy.c ---- */
 
 /* Interns the wire's policy and counts a reference. False: no room, or not for this owner. A policy
@@ -190,6 +195,16 @@ void serve_set_place(struct core *core, struct serve *serve, enum serve_place pl
 void session_on_hello(struct core *core, const struct input *input, struct effects *out);
 void session_on_timer(struct core *core, struct session *session, struct effects *out);
 void session_on_disconnected(struct core *core, uint32_t connection);
+
+/* Whether its key, as of this message, may go on with the session: it is of the same principal, and
+ * has the right to its role and to all that it serves. */
+bool session_is_rightful(const struct core *core, struct session *session,
+                         const struct input *input);
+
+/* Whether the worker serves something that one of the globs covers. *looked_at grows by how much of
+ * what it serves was looked at. */
+bool session_serves_some(const struct core *core, const struct session *session,
+                         const struct globs *globs, uint32_t *looked_at);
 
 /* Why a session ends; the log says it. */
 enum session_end_reason {

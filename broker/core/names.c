@@ -8,9 +8,10 @@
 #define UNUSED_LOOKED_AT 64U /* names that are tried when a table is full */
 #define QUEUES_GIVEN_UP  64U /* with a service, in one step */
 
-/* A name within something: a queue within its service, a tenant within its queue. */
+/* A name within something: a queue within its service, a tenant of an owner within its queue. */
 struct scoped_name {
     uint32_t scope;
+    uint32_t owner; /* of a tenant */
     struct bytes name;
 };
 
@@ -31,7 +32,8 @@ bool name_is(const struct name *name, struct bytes text)
 
 static uint64_t hash_scoped(const struct core *core, const struct scoped_name *key)
 {
-    const uint64_t spread = (uint64_t)key->scope * UINT64_C(0x9E3779B97F4A7C15);
+    const uint64_t spread =
+        ((uint64_t)key->owner << 32 | key->scope) * UINT64_C(0x9E3779B97F4A7C15);
     return hash_bytes(&core->config.hash_key, key->name.data, key->name.size) ^ (spread >> 32);
 }
 
@@ -188,7 +190,7 @@ static bool service_close(struct core *core, struct service *service)
     if (!list_is_empty(&service->queues)) {
         return false;
     }
-    const struct bytes name = {(const uint8_t *)service->name.text, service->name.size};
+    const struct bytes name = name_view(&service->name);
     map_remove(&core->service_map, hash_name(core, name), (uint32_t)(service - core->services));
     wheel_cancel(&core->wheel, &service->breaker_timer);
     wheel_cancel(&core->wheel, &service->budget_timer);
@@ -342,12 +344,13 @@ static bool tenant_queue_is(const void *context, uint32_t value, const void *key
     const struct core *core = context;
     const struct scoped_name *scoped = key;
     const struct tenant_queue *tenant_queue = &core->tenant_queues[value];
-    return tenant_queue->queue == scoped->scope && name_is(&tenant_queue->tenant, scoped->name);
+    return tenant_queue->queue == scoped->scope && tenant_queue->owner == scoped->owner &&
+           name_is(&tenant_queue->tenant, scoped->name);
 }
 
 uint32_t tenant_queue_intern(struct core *core, uint32_t owner, uint32_t queue, struct bytes tenant)
 {
-    const struct scoped_name key = {.scope = queue, .name = tenant};
+    const struct scoped_name key = {.scope = queue, .owner = owner, .name = tenant};
     const uint64_t hash = hash_scoped(core, &key);
     const uint32_t found = map_find(&core->tenant_map, hash, tenant_queue_is, core, &key);
     if (found != MAP_NONE) {
@@ -387,6 +390,7 @@ void tenant_queue_release(struct core *core, uint32_t number)
     TREADLE_ASSERT(tenant_queue->task_count == 0 && list_is_empty(&tenant_queue->link));
     const struct scoped_name key = {
         .scope = tenant_queue->queue,
+        .owner = tenant_queue->owner,
         .name = {(const uint8_t *)tenant_queue->tenant.text, tenant_queue->tenant.size}};
     map_remove(&core->tenant_map, hash_scoped(core, &key), number);
     core->owners[tenant_queue->owner].tenant_queue_count--;

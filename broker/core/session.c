@@ -87,8 +87,7 @@ static struct session_key incarnation_key(const struct session *session)
 
 static struct session_key worker_key(const struct session *session)
 {
-    return (struct session_key){session->owner,
-                                {(const uint8_t *)session->name.text, session->name.size}};
+    return (struct session_key){session->owner, name_view(&session->name)};
 }
 
 /* ---- busy sessions: more leases than slots ---- */
@@ -124,22 +123,24 @@ static void release_sides(struct core *core, uint32_t sides[3])
     }
 }
 
-static bool serves_already(const struct core *core, const struct session *session, uint32_t queue)
+static struct serve *find_serve(struct session *session, uint32_t queue)
 {
-    for (const struct list *link = list_first(&session->serves); link != NULL;
+    for (struct list *link = list_first(&session->serves); link != NULL;
          link = list_next(&session->serves, link)) {
-        if (container_of_const(link, struct serve, session_link)->queue == queue) {
-            return true;
+        struct serve *serve = container_of(link, struct serve, session_link);
+        if (serve->queue == queue) {
+            return serve;
         }
     }
-    (void)core;
-    return false;
+    return NULL;
 }
 
 static bool serve_open(struct core *core, struct session *session, uint32_t queue_number,
-                       const uint32_t sides[3])
+                       const uint32_t sides[3], bool is_named)
 {
-    if (serves_already(core, session, queue_number)) {
+    struct serve *present = find_serve(session, queue_number);
+    if (present != NULL) {
+        present->is_named = present->is_named || is_named;
         return true;
     }
     const uint32_t number = slab_take(&core->serve_slab);
@@ -151,7 +152,8 @@ static bool serve_open(struct core *core, struct session *session, uint32_t queu
     *serve = (struct serve){.link = serve->link,
                             .session = session_number(core, session),
                             .queue = queue_number,
-                            .place = SERVE_PARKED};
+                            .place = SERVE_PARKED,
+                            .is_named = is_named};
     list_init(&serve->link);
     list_init(&serve->session_link);
     retain_sides(core, serve->policies, sides);
@@ -198,7 +200,7 @@ void session_serve_new_queue(struct core *core, uint32_t queue)
         struct wildcard *wildcard = container_of(link, struct wildcard, link);
         link = list_next(&service->wildcards, link);
         struct session *session = &core->sessions[wildcard->session];
-        if (serve_open(core, session, queue, wildcard->policies)) {
+        if (serve_open(core, session, queue, wildcard->policies, false)) {
             session_refresh_capacity(core, session);
         }
     }
@@ -241,7 +243,7 @@ static bool open_wildcard(struct core *core, struct session *session, struct byt
     for (struct list *link = list_first(&service->queues); link != NULL;
          link = list_next(&service->queues, link)) {
         const struct queue *queue = container_of(link, struct queue, link);
-        if (!serve_open(core, session, slab_place(&core->queue_slab, queue), sides)) {
+        if (!serve_open(core, session, slab_place(&core->queue_slab, queue), sides, false)) {
             return false;
         }
     }
@@ -271,7 +273,7 @@ static bool open_pattern(struct core *core, struct session *session, struct byte
         return false;
     }
     const uint32_t queue = queue_intern(core, session->owner, service, task);
-    return queue != NONE && serve_open(core, session, queue, sides);
+    return queue != NONE && serve_open(core, session, queue, sides, true);
 }
 
 static bool open_serves(struct core *core, struct session *session, const struct wire_hello *hello)
@@ -349,8 +351,8 @@ void session_end(struct core *core, struct session *session, enum session_end_re
         effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
     }
     if (reason == SESSION_REVOKED && session->connection != NONE) {
-        refuse(session->connection, REFUSED_RIGHTS, "this key has no longer the right for its role",
-               out)
+        refuse(session->connection, REFUSED_RIGHTS,
+               "this key has no longer the right for its role, or for a task that it serves", out)
             ->session = session_number(core, session);
         effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
     }
@@ -468,6 +470,7 @@ static void repeat_requests(struct core *core, struct session *session, struct e
                                  (core->tasks[attempt->task].flags & TASK_CANCEL_REQUESTED) != 0;
         if (is_unwanted) {
             struct effect *effect = session_send(core, session, MESSAGE_CANCEL_ATTEMPT, out);
+            TREADLE_ASSERT(effect != NULL); /* it has just been given a connection */
             effect->number = attempt->lease;
         } else if (service_is_closed(&core->services[attempt->service])) {
             attempt_recall(core, attempt, out);
@@ -477,11 +480,14 @@ static void repeat_requests(struct core *core, struct session *session, struct e
 
 /* A session whose WELCOME may not have arrived is still a new one to the peer, which knows only the
  * one before. */
-static void welcome(struct core *core, struct session *session, const struct message *message,
+static void welcome(struct core *core, struct session *session, const struct input *input,
                     struct effects *out)
 {
     struct effect *effect = session_send(core, session, MESSAGE_WELCOME, out);
-    effect->value = message->number;
+    TREADLE_ASSERT(effect != NULL); /* it is live, and has just been given a connection */
+    effect->value = input->message->number;
+    effect->reason = (uint8_t)(input->rights & RIGHT_ALL);
+    effect->services = input->services;
     effect->number = session->dispatched;
     effect->status = session->is_confirmed ? 1 : 0;
     if (session->is_draining) {
@@ -496,11 +502,12 @@ static void start_session(struct core *core, struct session *session, const stru
     attach(core, session, input->connection);
     session->serial = core->next_session_serial;
     core->next_session_serial++;
+    session->rights_serial = input->rights_serial;
     session->heard_at_ms = core->now_ms;
     session->sent_at_ms = core->now_ms;
     session->expected_number = message->number + 1;
     session->refused_at_ms = 0;
-    welcome(core, session, message, out);
+    welcome(core, session, input, out);
     if (session->role == ROLE_WORKER) {
         const uint64_t slots = message->as.hello.slots;
         session->slots = slots == 0 ? 1 : (uint32_t)slots;
@@ -530,6 +537,12 @@ static bool refuse_hello(struct core *core, const struct input *input, enum refu
     return false;
 }
 
+static bool has_right_to_role(const struct input *input, uint64_t role)
+{
+    const uint32_t wanted = role == ROLE_WORKER ? RIGHT_WORK : (RIGHT_SUBMIT | RIGHT_ADMIN);
+    return (input->rights & wanted) != 0;
+}
+
 /* Whether it may serve each pattern that it names. */
 static bool may_serve(const struct wire_hello *hello, const struct globs *services)
 {
@@ -550,8 +563,7 @@ static bool admits_hello(struct core *core, const struct input *input, struct ef
         return refuse_hello(core, input, REFUSED_VERSION,
                             "this broker speaks minor version 0; use an older peer", out);
     }
-    const uint32_t wanted = hello->role == ROLE_WORKER ? RIGHT_WORK : (RIGHT_SUBMIT | RIGHT_ADMIN);
-    if ((input->rights & wanted) == 0) {
+    if (!has_right_to_role(input, hello->role)) {
         return refuse_hello(core, input, REFUSED_RIGHTS,
                             "this key has not the right for the role it asks for", out);
     }
@@ -562,14 +574,93 @@ static bool admits_hello(struct core *core, const struct input *input, struct ef
     return true;
 }
 
-/* The session this HELLO resumes; NULL: it is a new one. */
-static struct session *find_resumed(struct core *core, uint32_t owner,
-                                    const struct wire_hello *hello)
+/* Whether the globs cover what was named as SERVICE.TASK here. */
+static bool covers_serve(const struct core *core, const struct serve *serve,
+                         const struct globs *globs)
 {
+    const struct queue *queue = &core->queues[serve->queue];
+    return globs_cover_task(globs, name_view(&core->services[queue->service].name),
+                            name_view(&queue->task));
+}
+
+static bool may_still_serve(const struct core *core, const struct session *session,
+                            const struct globs *globs)
+{
+    for (const struct list *link = list_first(&session->wildcards); link != NULL;
+         link = list_next(&session->wildcards, link)) {
+        const uint32_t service = container_of_const(link, struct wildcard, session_link)->service;
+        if (!globs_cover_service(globs, name_view(&core->services[service].name))) {
+            return false;
+        }
+    }
+    for (const struct list *link = list_first(&session->serves); link != NULL;
+         link = list_next(&session->serves, link)) {
+        const struct serve *serve = container_of_const(link, struct serve, session_link);
+        if (serve->is_named && !covers_serve(core, serve, globs)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool session_serves_some(const struct core *core, const struct session *session,
+                         const struct globs *globs, uint32_t *looked_at)
+{
+    for (const struct list *link = list_first(&session->wildcards); link != NULL;
+         link = list_next(&session->wildcards, link)) {
+        const uint32_t service = container_of_const(link, struct wildcard, session_link)->service;
+        ++*looked_at;
+        if (globs_touch_service(globs, name_view(&core->services[service].name))) {
+            return true;
+        }
+    }
+    for (const struct list *link = list_first(&session->serves); link != NULL;
+         link = list_next(&session->serves, link)) {
+        const struct serve *serve = container_of_const(link, struct serve, session_link);
+        ++*looked_at;
+        if (serve->is_named && covers_serve(core, serve, globs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool session_is_rightful(const struct core *core, struct session *session,
+                         const struct input *input)
+{
+    if (!has_right_to_role(input, session->role) ||
+        !name_is(&core->owners[session->owner].name, input->principal)) {
+        return false;
+    }
+    if (session->rights_serial == input->rights_serial) {
+        return true;
+    }
+    session->rights_serial = input->rights_serial;
+    return session->role != ROLE_WORKER || may_still_serve(core, session, input->services);
+}
+
+/* The session this HELLO resumes; NULL: it is a new one. One that served what its key may no longer
+ * serve ends, with its leases, and another one begins. */
+static struct session *find_resumed(struct core *core, uint32_t owner, const struct input *input,
+                                    struct effects *out)
+{
+    const struct wire_hello *hello = &input->message->as.hello;
     const struct session_key key = {owner, hello->incarnation};
     const uint32_t found =
         map_find(&core->session_map, hash_key(core, &key), incarnation_is, core, &key);
-    return found == MAP_NONE ? NULL : &core->sessions[found];
+    if (found == MAP_NONE) {
+        return NULL;
+    }
+    struct session *session = &core->sessions[found];
+    if (input->message->number < session->expected_number || session->role != hello->role ||
+        session_is_rightful(core, session, input)) {
+        return session;
+    }
+    if (session->connection != NONE) { /* another one than this */
+        effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
+    }
+    session_end(core, session, SESSION_GONE, out);
+    return NULL;
 }
 
 /* Rebuilds what the worker serves. False: it was refused and its session ended. */
@@ -595,6 +686,10 @@ void session_on_hello(struct core *core, const struct input *input, struct effec
 {
     const struct message *message = input->message;
     const struct wire_hello *hello = &message->as.hello;
+    struct session *former = session_on(core, input->connection);
+    if (former != NULL && !session_is_rightful(core, former, input)) {
+        session_end(core, former, SESSION_GONE, out); /* whatever comes of this HELLO */
+    }
     if (!admits_hello(core, input, out)) {
         return;
     }
@@ -603,7 +698,7 @@ void session_on_hello(struct core *core, const struct input *input, struct effec
         (void)refuse_hello(core, input, REFUSED_LIMIT, "too many principals", out);
         return;
     }
-    struct session *session = find_resumed(core, owner, hello);
+    struct session *session = find_resumed(core, owner, input, out);
     struct session *present = session_on(core, input->connection);
     if (session != NULL && message->number < session->expected_number) {
         core->counters.doubles++;

@@ -9,6 +9,7 @@
 #include "broker/core/breaker.h"
 #include "broker/core/config.h"
 #include "broker/core/effect.h"
+#include "broker/core/rights.h"
 #include "broker/core/wheel.h"
 #include "common/base/list.h"
 #include "common/base/map.h"
@@ -237,6 +238,7 @@ struct serve {
     uint32_t queue;
     uint32_t policies[3]; /* worker, task, service; referenced; NONE */
     uint8_t place;        /* enum serve_place */
+    bool is_named;        /* its HELLO named this task; else a SERVICE.* of it */
     /* What was resolved for the last submission policy seen here, so that a batch resolves once. */
     bool is_resolved;
     uint64_t resolved_serial; /* of that policy; 0: none given */
@@ -274,6 +276,7 @@ struct session {
     bool is_capacity_changed; /* its parked serves are looked at after the message */
     uint32_t serial;          /* of this use of the place and its last HELLO: after that the peer
                                  asks again for what was not answered */
+    uint64_t rights_serial;   /* of the rights that what it serves was checked with */
     uint64_t opened_at_ms;
     uint64_t heard_at_ms;
     uint64_t sent_at_ms;
@@ -341,7 +344,7 @@ struct outbox_item {
 /* A question that takes many steps to answer. */
 struct listing {
     bool is_open;
-    bool sees_all; /* tasks of other owners too */
+    bool sees_all; /* tasks or workers of other owners, too */
     uint8_t code;  /* MESSAGE_TASK_PAGE, MESSAGE_WORKER_INFO, or MESSAGE_DONE: a drain */
     uint32_t session;
     uint32_t session_serial;
@@ -468,7 +471,8 @@ struct core {
     struct timer balance_timer;
     bool is_balance_due; /* in the next step of time */
     struct listing listings[LISTING_COUNT];
-    uint32_t visits;       /* left in this step */
+    struct kept_globs listing_services[LISTING_COUNT]; /* who asks for workers has rights to */
+    uint32_t visits;                                   /* left in this step */
     uint32_t log_room;     /* logs leave this many effects to the step's message */
     uint64_t lacked_at_ms; /* when there was no place for another lease */
 

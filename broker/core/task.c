@@ -636,8 +636,9 @@ static void answer_known(struct core *core, struct session *session, uint32_t kn
     struct task *task = known < places ? &core->tasks[known] : NULL;
     const struct remembered *gone = task == NULL ? &core->remembered[known - places] : NULL;
     if ((task != NULL ? task->owner : gone->owner) != session->owner) {
-        answer->status = ACCEPT_REFUSED;
-        answer->number = REFUSED_ID_TAKEN;
+        const bool is_forbidden = core->targets[entry->template_index].is_forbidden;
+        answer->status = ACCEPT_REFUSED; /* without the right, as for an id that is nobody's */
+        answer->number = is_forbidden ? REFUSED_NO_RIGHT : REFUSED_ID_TAKEN;
     } else if (memcmp(task != NULL ? task->digest : gone->digest, entry->digest.data, 16) != 0) {
         answer->status = ACCEPT_CONFLICT;
     } else {
@@ -760,19 +761,6 @@ static void prefetch_ids(const struct core *core, struct wire_list entries)
     }
 }
 
-/* Whether the services of this right cover the template's task. */
-static bool is_covered(const struct globs *services, const struct wire_submit_template *template)
-{
-    uint8_t name[PATTERN_SIZE_MAX];
-    const struct bytes service = template->service;
-    const struct bytes task = template->task;
-    TREADLE_ASSERT(service.size + task.size < sizeof name);
-    memcpy(name, service.data, service.size);
-    name[service.size] = '.';
-    memcpy(name + service.size + 1, task.data, task.size);
-    return globs_cover(services, (struct bytes){name, service.size + 1 + task.size});
-}
-
 void task_on_submit(struct core *core, struct session *session, const struct input *input,
                     struct effects *out)
 {
@@ -782,8 +770,9 @@ void task_on_submit(struct core *core, struct session *session, const struct inp
     struct wire_submit_entry entry;
     uint32_t count = 0;
     while (wire_submit_template_next(&templates, &core->templates[count])) {
+        const struct wire_submit_template *template = &core->templates[count];
         core->targets[count] = (struct submit_target){
-            .is_forbidden = !is_covered(input->services, &core->templates[count])};
+            .is_forbidden = !globs_cover_task(input->services, template->service, template->task)};
         count++;
         if (count == TEMPLATE_COUNT_MAX) {
             break;

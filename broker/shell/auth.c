@@ -4,6 +4,7 @@
 #include "broker/shell/auth.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,25 +113,46 @@ enum auth_status auth_decide(struct auth_rules *rules, const struct auth_request
     return AUTH_ADMITTED;
 }
 
-bool auth_may_log(struct auth_rules *rules, const uint8_t key[KEY_SIZE], uint64_t now_ms)
+/* The key's own place, else one that is free or whose line is old enough to be forgotten; NULL: all
+ * are taken. */
+static struct auth_refused *find_refused(struct auth_rules *rules, const uint8_t key[KEY_SIZE],
+                                         uint64_t now_ms)
 {
     struct auth_refused *place = NULL;
     for (uint32_t i = 0; i < AUTH_REFUSED_KEYS; i++) {
         struct auth_refused *refused = &rules->refused[i];
-        const bool is_recent =
-            refused->logged_at_ms != 0 && now_ms + 1 - refused->logged_at_ms < AUTH_LOG_SPAN_MS;
-        if (is_recent && memcmp(refused->key, key, KEY_SIZE) == 0) {
-            return false;
+        if (refused->logged_at_ms != 0 && memcmp(refused->key, key, KEY_SIZE) == 0) {
+            return refused;
         }
-        if (!is_recent && place == NULL) {
+        if (place == NULL && (refused->logged_at_ms == 0 ||
+                              now_ms + 1 - refused->logged_at_ms >= AUTH_LOG_SPAN_MS)) {
             place = refused;
         }
     }
-    if (place == NULL) {
+    if (place != NULL) {
+        rules->others_count += place->refused_count;
+        *place = (struct auth_refused){.logged_at_ms = 0};
+        memcpy(place->key, key, KEY_SIZE);
+    }
+    return place;
+}
+
+bool auth_note_refused(struct auth_rules *rules, const uint8_t key[KEY_SIZE], uint64_t now_ms,
+                       struct auth_told *told)
+{
+    struct auth_refused *refused = find_refused(rules, key, now_ms);
+    if (refused == NULL) {
+        rules->others_count++;
         return false;
     }
-    memcpy(place->key, key, KEY_SIZE);
-    place->logged_at_ms = now_ms + 1;
+    refused->refused_count++;
+    if (refused->logged_at_ms != 0 && now_ms + 1 - refused->logged_at_ms < AUTH_LOG_SPAN_MS) {
+        return false;
+    }
+    *told = (struct auth_told){refused->refused_count, rules->others_count};
+    refused->logged_at_ms = now_ms + 1;
+    refused->refused_count = 0;
+    rules->others_count = 0;
     return true;
 }
 
@@ -205,15 +227,17 @@ static void send_answer(void *socket, struct bytes request, enum auth_status sta
     }
 }
 
-static void log_refused(struct bytes key, struct bytes address, const char *reason)
+static void log_refused(struct bytes key, struct bytes address, const char *reason,
+                        const struct auth_told *told)
 {
     char fingerprint[AUTH_FINGERPRINT_SIZE] = "none";
     char quoted[FRAME_ROOM];
     if (key.size == KEY_SIZE) {
         auth_print_fingerprint(fingerprint, key.data);
     }
-    log_warn("auth.refused", "key=\"%s\" address=%s reason=%s", fingerprint,
-             log_quote(quoted, sizeof quoted, address.data, address.size), reason);
+    log_warn("auth.refused", "key=\"%s\" address=%s reason=%s count=%" PRIu64 " others=%" PRIu64,
+             fingerprint, log_quote(quoted, sizeof quoted, address.data, address.size), reason,
+             told->count, told->others);
 }
 
 static void count_status(struct auth_counts *counts, enum auth_status status)
@@ -245,9 +269,11 @@ static void answer(struct auth *auth, const struct question *question)
     const uint64_t now_ms = clock_ms();
     const char *reason = "";
     char user[KEY_HEX_SIZE] = "";
+    struct auth_told told;
     (void)pthread_mutex_lock(&auth->lock);
     const enum auth_status status = auth_decide(&auth->rules, &request, now_ms, &reason);
-    const bool is_logged = status != AUTH_ADMITTED && auth_may_log(&auth->rules, key, now_ms);
+    const bool is_logged =
+        status != AUTH_ADMITTED && auth_note_refused(&auth->rules, key, now_ms, &told);
     count_status(&auth->counts, status);
     (void)pthread_mutex_unlock(&auth->lock);
     if (status == AUTH_ADMITTED) {
@@ -255,7 +281,7 @@ static void answer(struct auth *auth, const struct question *question)
     }
     send_answer(auth->socket, frame_of(question, FRAME_REQUEST), status, user);
     if (is_logged) {
-        log_refused(request.key, frame_of(question, FRAME_ADDRESS), reason);
+        log_refused(request.key, frame_of(question, FRAME_ADDRESS), reason, &told);
     }
 }
 
@@ -267,7 +293,8 @@ static void *serve(void *context)
                                {.fd = auth->stop_fd, .events = ZMQ_POLLIN}};
     while (items[1].revents == 0) {
         if (zmq_poll(items, 2, -1) == -1 && errno != EINTR) {
-            break; /* the context is gone */
+            log_error("auth.failed", "reason=\"%s: nobody gets in any more\"", zmq_strerror(errno));
+            break;
         }
         if ((items[0].revents & ZMQ_POLLIN) != 0 && take_question(auth->socket, &question)) {
             answer(auth, &question);

@@ -40,7 +40,14 @@ struct auth_bucket {
 /* When a refused key was last logged. */
 struct auth_refused {
     uint8_t key[KEY_SIZE];
-    uint64_t logged_at_ms; /* 1 + the instant; 0: a free place */
+    uint64_t logged_at_ms;  /* 1 + the instant; 0: a free place */
+    uint64_t refused_count; /* since then */
+};
+
+/* What is said of refusals. */
+struct auth_told {
+    uint64_t count;  /* of this key, since it was logged before, this one too */
+    uint64_t others; /* of keys that were not logged: there were too many of them */
 };
 
 /* What is decided by; the thread's own holds it under a lock. */
@@ -49,15 +56,17 @@ struct auth_rules {
     struct auth_bucket *buckets;         /* one for each key of it */
     bool is_full;                        /* there is no place for another connection */
     struct auth_refused refused[AUTH_REFUSED_KEYS];
+    uint64_t others_count; /* refusals that no place counts, and that no line has told of */
 };
 
 /* Decides; *reason is a word for the log. Pure, but for the rules' own counting. */
 enum auth_status auth_decide(struct auth_rules *rules, const struct auth_request *request,
                              uint64_t now_ms, const char **reason);
 
-/* Whether the refusal of this key is to be logged: once a minute a key, and no more keys a minute
- * than there are places for. */
-bool auth_may_log(struct auth_rules *rules, const uint8_t key[KEY_SIZE], uint64_t now_ms);
+/* Counts the refusal of this key. True: it is to be logged with what *told says; once a minute a
+ * key, and no more keys a minute than there are places for. */
+bool auth_note_refused(struct auth_rules *rules, const uint8_t key[KEY_SIZE], uint64_t now_ms,
+                       struct auth_told *told);
 
 void auth_print_fingerprint(char out[AUTH_FINGERPRINT_SIZE], const uint8_t key[KEY_SIZE]);
 

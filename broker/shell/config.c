@@ -25,6 +25,9 @@
 #define SILENCE_MAX (10 * MINUTE)
 #define QUOTED_SIZE 80
 
+#define DEV_ENDPOINT     "tcp://127.0.0.1:7330"
+#define DEFAULT_ENDPOINT "ipc:///run/treadle/treadled.sock"
+
 /* What the types of config.def are in the file. */
 #define AS_COUNT  .type = CONF_COUNT
 #define AS_SPAN   .type = CONF_SPAN
@@ -89,32 +92,66 @@ void config_init(struct config *config)
 
 /* ---- values ---- */
 
-bool config_take_endpoint(struct config *config, const char *text)
+static bool put_endpoint(struct config *config, enum config_key key, const char *text,
+                         uint32_t line)
 {
-    const uint32_t index = config->listen_count;
+    struct config_endpoint *endpoint = &config->listen[config->listen_count];
     const size_t size = strcspn(text, " ");
-    const char *key = text + size + strspn(text + size, " ");
-    if (index == ENDPOINT_COUNT_MAX || size >= CONFIG_ENDPOINT_SIZE ||
-        strlen(key) >= CONFIG_PATH_SIZE) {
+    const char *server_key = text + size + strspn(text + size, " ");
+    if (config->listen_count == ENDPOINT_COUNT_MAX || size >= CONFIG_ENDPOINT_SIZE ||
+        strlen(server_key) >= CONFIG_PATH_SIZE) {
         return false;
     }
-    memcpy(config->listen[index], text, size);
-    config->listen[index][size] = '\0';
-    memcpy(config->listen_key[index], key, strlen(key) + 1);
+    *endpoint = (struct config_endpoint){.key = key, .line = line};
+    memcpy(endpoint->text, text, size);
+    memcpy(endpoint->server_key, server_key, strlen(server_key));
     config->listen_count++;
+    config->line[key] = line;
     return true;
+}
+
+bool config_take_endpoint(struct config *config, const char *text)
+{
+    return put_endpoint(config, CONFIG_LISTEN, text, CONF_LINE_GIVEN);
 }
 
 const char *config_server_key(const struct config *config, uint32_t index)
 {
     TREADLE_ASSERT(index < config->listen_count);
-    if (endpoint_kind(config->listen[index]) == ENDPOINT_IPC) {
+    const struct config_endpoint *endpoint = &config->listen[index];
+    if (endpoint_kind(endpoint->text) == ENDPOINT_IPC) {
         return "";
     }
-    return config->listen_key[index][0] != '\0' ? config->listen_key[index] : config->server_key;
+    return endpoint->server_key[0] != '\0' ? endpoint->server_key : config->server_key;
 }
 
-static bool add_endpoint(struct config *config, const char *text, uint32_t line, char *why)
+static bool has_endpoint_of(const struct config *config, enum config_key key)
+{
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        if (config->listen[i].key == key) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What has endpoints of its own is done over these only. */
+uint32_t config_rights(const struct config *config, uint32_t index)
+{
+    TREADLE_ASSERT(index < config->listen_count);
+    if (config->listen[index].key == CONFIG_LISTEN_WORKERS) {
+        return RIGHT_WORK;
+    }
+    if (config->listen[index].key == CONFIG_LISTEN_ADMIN) {
+        return RIGHT_ADMIN;
+    }
+    const uint32_t work = has_endpoint_of(config, CONFIG_LISTEN_WORKERS) ? 0 : RIGHT_WORK;
+    const uint32_t admin = has_endpoint_of(config, CONFIG_LISTEN_ADMIN) ? 0 : RIGHT_ADMIN;
+    return RIGHT_SUBMIT | work | admin;
+}
+
+static bool add_endpoint(struct config *config, enum config_key key, const char *text,
+                         uint32_t line, char *why)
 {
     char quoted[QUOTED_SIZE];
     char endpoint[CONFIG_ENDPOINT_SIZE] = "";
@@ -125,25 +162,22 @@ static bool add_endpoint(struct config *config, const char *text, uint32_t line,
     }
     const char *expected = is_short ? endpoint_mistake(endpoint) : NULL;
     if (expected != NULL || !is_short) {
-        (void)snprintf(why, CONF_TEXT_SIZE, "listen: %s is not an endpoint; expected %s",
-                       log_quote(quoted, sizeof quoted, text, strlen(text)),
+        (void)snprintf(why, CONF_TEXT_SIZE, "%s: %s is not an endpoint; expected %s",
+                       keys[key].name, log_quote(quoted, sizeof quoted, text, strlen(text)),
                        expected == NULL ? "less than 256 bytes" : expected);
         return false;
     }
-    if (config->listen_count == ENDPOINT_COUNT_MAX) {
-        (void)snprintf(why, CONF_TEXT_SIZE,
-                       "listen: one endpoint too many; expected at most %u of them",
-                       ENDPOINT_COUNT_MAX);
-        return false;
-    }
     if (endpoint_kind(endpoint) == ENDPOINT_IPC && text[size] != '\0') {
-        (void)snprintf(why, CONF_TEXT_SIZE, "listen: ipc takes no key; expected %s alone",
-                       endpoint);
+        (void)snprintf(why, CONF_TEXT_SIZE, "%s: ipc takes no key; expected %s alone",
+                       keys[key].name, endpoint);
         return false;
     }
-    config->listen_lines[config->listen_count] = line;
-    (void)config_take_endpoint(config, text); /* it fits */
-    config->line[CONFIG_LISTEN] = line;
+    if (!put_endpoint(config, key, text, line)) {
+        (void)snprintf(why, CONF_TEXT_SIZE,
+                       "%s: one endpoint too many; expected at most %u of them in all",
+                       keys[key].name, ENDPOINT_COUNT_MAX);
+        return false;
+    }
     return true;
 }
 
@@ -166,12 +200,17 @@ static bool set_path(struct config *config, enum config_key key, const char *tex
     return true;
 }
 
+static bool is_of_endpoints(enum config_key key)
+{
+    return key == CONFIG_LISTEN || key == CONFIG_LISTEN_WORKERS || key == CONFIG_LISTEN_ADMIN;
+}
+
 bool config_set(struct config *config, enum config_key key, const char *text, uint32_t line,
                 char *why)
 {
     TREADLE_ASSERT(key < CONFIG_KEY_COUNT);
-    if (key == CONFIG_LISTEN) {
-        return add_endpoint(config, text, line, why);
+    if (is_of_endpoints(key)) {
+        return add_endpoint(config, key, text, line, why);
     }
     if (keys[key].type == CONF_TEXT) {
         return set_path(config, key, text, line, why);
@@ -211,6 +250,7 @@ static void read_file(struct config *config, const char *path, struct conf_mista
         .keys = keys,
         .key_count = CONFIG_KEY_COUNT,
         .manual = "treadled.conf(5)",
+        .is_guarded = true,
         .context = &reading,
         .on_setting = on_setting,
     };
@@ -298,13 +338,6 @@ static void check_silence(const struct config *config, struct conf_mistakes *mis
     }
 }
 
-/* Those of flags stand in no line. */
-static uint32_t line_of_endpoint(const struct config *config, uint32_t index)
-{
-    const bool is_given = config->line[CONFIG_LISTEN] == CONF_LINE_GIVEN;
-    return is_given ? CONF_LINE_GIVEN : config->listen_lines[index];
-}
-
 /* Keys let in whom the principals name, and nobody else. */
 static void check_keys(const struct config *config, struct conf_mistakes *mistakes)
 {
@@ -314,11 +347,35 @@ static void check_keys(const struct config *config, struct conf_mistakes *mistak
     }
     for (uint32_t i = 0; i < config->listen_count; i++) {
         if (config_server_key(config, i)[0] != '\0' && config->principals[0] == '\0') {
-            conf_add_mistake(mistakes, line_of_endpoint(config, i),
-                             "listen: %s has a server key, but nobody may come in; expected "
+            const struct config_endpoint *endpoint = &config->listen[i];
+            conf_add_mistake(mistakes, endpoint->line,
+                             "%s: %s has a server key, but nobody may come in; expected "
                              "principals = FILE beside it",
-                             config->listen[i]);
+                             keys[endpoint->key].name, endpoint->text);
         }
+    }
+}
+
+static void check_plain(const struct config_endpoint *endpoint, bool is_admitted,
+                        struct conf_mistakes *mistakes)
+{
+    const char *key = keys[endpoint->key].name;
+    if (endpoint_kind(endpoint->text) == ENDPOINT_TCP) {
+        conf_add_mistake(mistakes, endpoint->line,
+                         "%s: %s: TCP without keys is refused off the loopback; expected "
+                         "server_key and principals beside it, tcp://127.0.0.1:PORT or "
+                         "ipc:///PATH",
+                         key, endpoint->text);
+    } else if (endpoint->key == CONFIG_LISTEN_ADMIN) {
+        conf_add_mistake(mistakes, endpoint->line,
+                         "%s: %s: nobody administers over TCP without keys; expected server_key "
+                         "and principals beside it, or ipc:///PATH",
+                         key, endpoint->text);
+    } else if (!is_admitted) {
+        conf_add_mistake(mistakes, endpoint->line,
+                         "%s: %s: TCP without keys lets in every user of this machine; expected "
+                         "server_key and principals beside it, ipc:///PATH, or insecure = true",
+                         key, endpoint->text);
     }
 }
 
@@ -326,30 +383,24 @@ static void check_keys(const struct config *config, struct conf_mistakes *mistak
 static void check_endpoints(const struct config *config, const struct config_source *source,
                             struct conf_mistakes *mistakes)
 {
-    const bool is_given = config->line[CONFIG_LISTEN] == CONF_LINE_GIVEN;
-    for (uint32_t i = 0; i < config->listen_count && !is_given; i++) {
-        const char *endpoint = config->listen[i];
-        const uint32_t line = config->listen_lines[i];
-        const enum endpoint_kind kind = endpoint_kind(endpoint);
-        const bool is_plain = config_server_key(config, i)[0] == '\0';
-        if (kind == ENDPOINT_TCP && is_plain) {
-            conf_add_mistake(mistakes, line,
-                             "listen: %s: TCP without keys is refused off the loopback; expected "
-                             "server_key and principals beside it, tcp://127.0.0.1:PORT or "
-                             "ipc:///PATH",
-                             endpoint);
-        } else if (kind == ENDPOINT_LOOPBACK && is_plain && config->value[CONFIG_INSECURE] == 0 &&
-                   !source->is_dev) {
-            conf_add_mistake(mistakes, line,
-                             "listen: %s: TCP without keys lets in every user of this machine; "
-                             "expected server_key and principals beside it, ipc:///PATH, or "
-                             "insecure = true",
-                             endpoint);
+    const bool is_plain_admitted = source->is_dev || config->value[CONFIG_INSECURE] != 0;
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const struct config_endpoint *endpoint = &config->listen[i];
+        if (endpoint->line == CONF_LINE_GIVEN) {
+            continue;
+        }
+        if (endpoint_kind(endpoint->text) != ENDPOINT_IPC &&
+            config_server_key(config, i)[0] == '\0') {
+            check_plain(endpoint, is_plain_admitted, mistakes);
         }
         for (uint32_t j = 0; j < i; j++) {
-            if (strcmp(endpoint, config->listen[j]) == 0 && strchr(endpoint, '*') == NULL) {
-                conf_add_mistake(mistakes, line, "listen: %s stands there twice; expected it once",
-                                 endpoint);
+            const struct config_endpoint *other = &config->listen[j];
+            if (strcmp(endpoint->text, other->text) == 0 && other->line != CONF_LINE_GIVEN &&
+                strchr(endpoint->text, '*') == NULL) {
+                conf_add_mistake(mistakes,
+                                 endpoint->line > other->line ? endpoint->line : other->line,
+                                 "%s: %s stands there twice; expected it once",
+                                 keys[endpoint->key].name, endpoint->text);
             }
         }
     }
@@ -371,11 +422,42 @@ static void take_given(struct config *config, const struct config *given)
     if (given->line[CONFIG_PRINCIPALS] != CONFIG_LINE_DEFAULT) {
         memcpy(config->principals, given->principals, sizeof config->principals);
     }
-    if (given->listen_count > 0) {
-        memcpy(config->listen, given->listen, sizeof config->listen);
-        memcpy(config->listen_key, given->listen_key, sizeof config->listen_key);
-        config->listen_count = given->listen_count;
+}
+
+/* Those that were given go before those of listen in the file; without either there is a default.
+ * Then come those of workers, then those of administrators. */
+static void order_endpoints(struct config *config, const struct config_source *source,
+                            struct conf_mistakes *mistakes)
+{
+    static const enum config_key order[] = {CONFIG_LISTEN, CONFIG_LISTEN_WORKERS,
+                                            CONFIG_LISTEN_ADMIN};
+    const struct config *given = &source->given;
+    struct config_endpoint ordered[2 * ENDPOINT_COUNT_MAX + 1];
+    uint32_t count = given->listen_count;
+    memcpy(ordered, given->listen, count * sizeof ordered[0]);
+    if (count == 0 && !has_endpoint_of(config, CONFIG_LISTEN)) {
+        ordered[0] = (struct config_endpoint){.key = CONFIG_LISTEN};
+        (void)snprintf(ordered[0].text, sizeof ordered[0].text, "%s",
+                       source->is_dev ? DEV_ENDPOINT : DEFAULT_ENDPOINT);
+        count = 1;
     }
+    for (size_t kind = 0; kind < sizeof order / sizeof order[0]; kind++) {
+        const bool is_replaced = order[kind] == CONFIG_LISTEN && given->listen_count > 0;
+        for (uint32_t i = 0; i < config->listen_count && !is_replaced; i++) {
+            if (config->listen[i].key == order[kind]) {
+                ordered[count] = config->listen[i];
+                count++;
+            }
+        }
+    }
+    if (count > ENDPOINT_COUNT_MAX) {
+        conf_add_mistake(mistakes, ordered[count - 1].line,
+                         "listen: one endpoint too many; expected at most %u of them in all",
+                         ENDPOINT_COUNT_MAX);
+        count = ENDPOINT_COUNT_MAX;
+    }
+    memcpy(config->listen, ordered, count * sizeof ordered[0]);
+    config->listen_count = count;
 }
 
 /* A name in a file is meant from that file's folder. */
@@ -401,7 +483,7 @@ static void resolve_paths(struct config *config, const char *file, struct conf_m
     resolve_path(config->server_key, file, config->line[CONFIG_SERVER_KEY], mistakes);
     resolve_path(config->principals, file, config->line[CONFIG_PRINCIPALS], mistakes);
     for (uint32_t i = 0; i < config->listen_count; i++) {
-        resolve_path(config->listen_key[i], file, config->listen_lines[i], mistakes);
+        resolve_path(config->listen[i].server_key, file, config->listen[i].line, mistakes);
     }
 }
 
@@ -418,6 +500,7 @@ bool config_load(struct config *config, const struct config_source *source,
         resolve_paths(config, source->path, mistakes);
     }
     take_given(config, &source->given);
+    order_endpoints(config, source, mistakes);
     check_pairs(config, mistakes);
     check_silence(config, mistakes);
     check_endpoints(config, source, mistakes);
@@ -482,6 +565,36 @@ log_sink *config_to_sink(const struct config *config, const struct config_source
     return log_text;
 }
 
+/* The one of `listen` at or behind the index that is of this key; NULL: none. */
+static const struct config_endpoint *next_of(const struct config *config, enum config_key key,
+                                             uint32_t *index)
+{
+    for (; *index < config->listen_count; ++*index) {
+        if (config->listen[*index].key == key) {
+            return &config->listen[(*index)++];
+        }
+    }
+    return NULL;
+}
+
+static bool has_same_endpoints(const struct config *left, const struct config *right,
+                               enum config_key key)
+{
+    uint32_t left_index = 0;
+    uint32_t right_index = 0;
+    for (;;) {
+        const struct config_endpoint *one = next_of(left, key, &left_index);
+        const struct config_endpoint *other = next_of(right, key, &right_index);
+        if (one == NULL || other == NULL) {
+            return one == other;
+        }
+        if (strcmp(one->text, other->text) != 0 ||
+            strcmp(one->server_key, other->server_key) != 0) {
+            return false;
+        }
+    }
+}
+
 static bool is_same(const struct config *left, const struct config *right, enum config_key key)
 {
     if (key == CONFIG_SERVER_KEY) {
@@ -490,19 +603,8 @@ static bool is_same(const struct config *left, const struct config *right, enum 
     if (key == CONFIG_PRINCIPALS) {
         return strcmp(left->principals, right->principals) == 0;
     }
-    if (key != CONFIG_LISTEN) {
-        return left->value[key] == right->value[key];
-    }
-    if (left->listen_count != right->listen_count) {
-        return false;
-    }
-    for (uint32_t i = 0; i < left->listen_count; i++) {
-        if (strcmp(left->listen[i], right->listen[i]) != 0 ||
-            strcmp(left->listen_key[i], right->listen_key[i]) != 0) {
-            return false;
-        }
-    }
-    return true;
+    return is_of_endpoints(key) ? has_same_endpoints(left, right, key)
+                                : left->value[key] == right->value[key];
 }
 
 uint32_t config_take_reloaded(struct config *config, const struct config *fresh)

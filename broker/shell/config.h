@@ -36,14 +36,19 @@ enum config_key {
  * flag or the environment. */
 #define CONFIG_LINE_DEFAULT 0U
 
+struct config_endpoint {
+    char text[CONFIG_ENDPOINT_SIZE];
+    char server_key[CONFIG_PATH_SIZE]; /* one of its own; "": none */
+    enum config_key key;               /* LISTEN, LISTEN_WORKERS or LISTEN_ADMIN */
+    uint32_t line;                     /* as in config.line */
+};
+
 struct config {
     uint64_t value[CONFIG_KEY_COUNT]; /* in the unit of the key's type; of lists and paths unused */
     uint32_t line[CONFIG_KEY_COUNT];
-    char listen[ENDPOINT_COUNT_MAX][CONFIG_ENDPOINT_SIZE];
-    uint32_t listen_lines[ENDPOINT_COUNT_MAX];
-    char listen_key[ENDPOINT_COUNT_MAX][CONFIG_PATH_SIZE]; /* a server key of its own; "": none */
-    uint32_t listen_count;                                 /* 0: the default of the program */
-    char server_key[CONFIG_PATH_SIZE];                     /* "": none */
+    struct config_endpoint listen[ENDPOINT_COUNT_MAX]; /* once loaded: of LISTEN first */
+    uint32_t listen_count;
+    char server_key[CONFIG_PATH_SIZE]; /* "": none */
     char principals[CONFIG_PATH_SIZE];
 };
 
@@ -59,7 +64,7 @@ struct config_source {
 void config_init(struct config *config);
 
 /* Takes a value as a person wrote it. False: *config is untouched and `why` (CONF_TEXT_SIZE
- * bytes) says "what; expected ...". LISTEN adds an endpoint. */
+ * bytes) says "what; expected ...". LISTEN and its like add an endpoint. */
 bool config_set(struct config *config, enum config_key key, const char *text, uint32_t line,
                 char *why);
 
@@ -71,9 +76,12 @@ bool config_load(struct config *config, const struct config_source *source,
 /* The file with the server key of this endpoint; "": it is plain. */
 const char *config_server_key(const struct config *config, uint32_t index);
 
-/* Takes an endpoint, with or without the file of a server key of its own behind it, as it is; it is
- * looked at when it is bound. False: too long, or too many. */
+/* Takes an endpoint of a flag, with or without the file of a server key of its own behind it, as it
+ * is; it is looked at when it is bound. False: too long, or too many. */
 bool config_take_endpoint(struct config *config, const char *text);
+
+/* What can be done over this endpoint at most: RIGHT_*. */
+uint32_t config_rights(const struct config *config, uint32_t index);
 
 /* The broker's policy: what was given, 0 for the rest. */
 void config_to_policy(const struct config *config, struct policy_fields *policy);

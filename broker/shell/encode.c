@@ -512,9 +512,21 @@ static void send_dispatch(struct encoder *encoder, const struct effect *effect)
 
 /* ---- messages without entries ---- */
 
+static struct wire_list globs_of(struct encoder *encoder, const struct globs *globs)
+{
+    struct writer *writer = &encoder->scratch[1];
+    writer_reset(writer);
+    for (uint32_t i = 0; globs != NULL && i < globs->count; i++) {
+        const struct wire_glob glob = {globs->at[i]};
+        note(encoder, wire_glob_encode(writer, &glob));
+    }
+    return wire_list_from_writer(writer, writer->record_count);
+}
+
 static void send_welcome(struct encoder *encoder, const struct effect *effect)
 {
-    const struct core_config *config = &encoder->core->config;
+    const struct core *core = encoder->core;
+    const struct core_config *config = &core->config;
     encoder_drop_rows(encoder, effect->connection); /* of a session that is gone */
     struct message message = {.kind = MESSAGE_WELCOME};
     message.as.welcome = (struct wire_welcome){
@@ -529,6 +541,9 @@ static void send_welcome(struct encoder *encoder, const struct effect *effect)
         .entry_count_max = config->entry_count_max,
         .dispatched = effect->number,
         .version = bytes_from_text(encoder->config.version),
+        .principal = encoder_name(&core->owners[core->sessions[effect->session].owner].name),
+        .rights = effect->reason,
+        .services = globs_of(encoder, effect->services),
     };
     encoder_send_message(encoder, effect->connection, &message);
 }

@@ -206,30 +206,39 @@ static bool has_wildcard(const struct session *session, uint32_t service)
     return false;
 }
 
-static struct wire_list serves_of(struct encoder *encoder, const struct session *session)
+/* Of what the globs cover; NULL: all of it. */
+static struct wire_list serves_of(struct encoder *encoder, const struct session *session,
+                                  const struct globs *globs)
 {
+    const struct core *core = encoder->core;
     struct writer *writer = &encoder->scratch[1];
     writer_reset(writer);
     for (struct list *link = list_first(&session->wildcards); link != NULL;
          link = list_next(&session->wildcards, link)) {
         const struct wildcard *wildcard = container_of(link, struct wildcard, session_link);
-        add_pattern(encoder, writer, wildcard->service, bytes_from_text("*"));
+        const struct name *service = &core->services[wildcard->service].name;
+        if (globs == NULL || globs_touch_service(globs, encoder_name(service))) {
+            add_pattern(encoder, writer, wildcard->service, bytes_from_text("*"));
+        }
     }
     for (struct list *link = list_first(&session->serves); link != NULL;
          link = list_next(&session->serves, link)) {
         const struct serve *serve = container_of(link, struct serve, session_link);
-        const struct queue *queue = &encoder->core->queues[serve->queue];
-        if (!has_wildcard(session, queue->service)) {
-            add_pattern(encoder, writer, queue->service, encoder_name(&queue->task));
+        const struct queue *queue = &core->queues[serve->queue];
+        const struct bytes service = encoder_name(&core->services[queue->service].name);
+        const struct bytes task = encoder_name(&queue->task);
+        if (!has_wildcard(session, queue->service) &&
+            (globs == NULL || globs_cover_task(globs, service, task))) {
+            add_pattern(encoder, writer, queue->service, task);
         }
     }
     return all_of(writer);
 }
 
-static void add_worker(struct encoder *encoder, struct writer *writer, uint32_t number)
+static void add_worker(struct encoder *encoder, struct writer *writer, const struct effect *effect)
 {
     const struct core *core = encoder->core;
-    const struct session *session = &core->sessions[number];
+    const struct session *session = &core->sessions[effect->session];
     const struct wire_worker_row row = {
         .name = encoder_name(&session->name),
         .host = encoder_name(&session->host),
@@ -243,7 +252,7 @@ static void add_worker(struct encoder *encoder, struct writer *writer, uint32_t 
         .is_draining = session->is_draining,
         .is_connected = session->connection != NONE,
         .age_ms = encoder_span(core->now_ms - session->opened_at_ms),
-        .serves = serves_of(encoder, session),
+        .serves = serves_of(encoder, session, effect->services),
     };
     note(encoder, wire_fits(writer, 0) && wire_worker_row_encode(writer, &row));
 }
@@ -254,7 +263,7 @@ void encoder_worker_info(struct encoder *encoder, const struct effect *effect)
     struct rows *rows = &encoder->listings[effect->listing];
     struct writer *writer = rows_of(rows, effect->connection);
     if (effect->is_last == 0) {
-        add_worker(encoder, writer, effect->session);
+        add_worker(encoder, writer, effect);
         return;
     }
     struct message message = {.kind = MESSAGE_WORKER_INFO};

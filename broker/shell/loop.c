@@ -43,6 +43,7 @@ struct loop_counts {
     uint64_t malformed;
     uint64_t over_limit;
     uint64_t cut_off;
+    uint64_t cut_idle;
 };
 
 struct loop {
@@ -58,6 +59,7 @@ struct loop {
     struct notify notify;
     struct config settings;        /* as they are now */
     struct principals *principals; /* as read again; NULL: as at the start */
+    uint64_t rights_serial;        /* how often they were */
     struct effects *effects;
     struct misuse *misuse; /* by connection */
     struct encoder_counter counters[24];
@@ -154,16 +156,47 @@ static uint64_t log_principal_mistakes(const char *path, const struct conf_mista
     return mistakes->count;
 }
 
+static bool has_keys(const struct loop *loop)
+{
+    const struct transport_config *transport = &loop->config->transport;
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        if (transport->server_keys[i] != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_server_keys(const struct loop *loop, const struct principals *principals,
+                               struct conf_mistakes *mistakes)
+{
+    const struct transport_config *transport = &loop->config->transport;
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        if (transport->server_keys[i] != NULL) {
+            principals_refuse_key(principals, key_pair_public(transport->server_keys[i]), mistakes);
+        }
+    }
+}
+
 /* Reads again who may come in. Returns how many mistakes there are; then nothing has changed. */
 static uint64_t reload_principals(struct loop *loop, const struct config *fresh)
 {
     struct conf_mistakes mistakes = {.count = 0};
     uint32_t cut_count = 0;
+    if (!has_keys(loop)) {
+        return 0; /* nobody is asked who it is */
+    }
     if (fresh->principals[0] == '\0') {
-        return 0; /* then no endpoint has a key */
+        log_error("config.failed", "mistake=\"principals: no file is named, and endpoints with a "
+                                   "server key are open until the next start; expected FILE\"");
+        return 1;
     }
     struct principals *principals = principals_read(fresh->principals, &mistakes);
-    if (principals == NULL) {
+    if (principals != NULL) {
+        refuse_server_keys(loop, principals, &mistakes);
+    }
+    if (mistakes.count > 0) {
+        principals_destroy(&principals);
         return log_principal_mistakes(fresh->principals, &mistakes);
     }
     if (!transport_set_principals(loop->transport, principals, &cut_count)) {
@@ -173,9 +206,36 @@ static uint64_t reload_principals(struct loop *loop, const struct config *fresh)
     }
     principals_destroy(&loop->principals);
     loop->principals = principals;
+    loop->rights_serial++;
     log_info("principals.reloaded", "principals=%" PRIu32 " keys=%" PRIu32 " cut=%" PRIu32,
              principals_count(principals), principals_key_count(principals), cut_count);
     return 0;
+}
+
+/* A file may have got another key under the same name, or be none that the next start would take.
+ */
+static void tell_other_server_keys(const struct loop *loop)
+{
+    const struct transport_config *transport = &loop->config->transport;
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        struct key_pair *pair = NULL;
+        char why[KEY_WHY_SIZE];
+        char quoted[2 * KEY_WHY_SIZE];
+        const struct key_pair *present = transport->server_keys[i];
+        const char *path = config_server_key(&loop->settings, i);
+        if (present == NULL) {
+            continue;
+        }
+        if (key_pair_open(&pair, path, why) == TREADLE_OK) {
+            (void)snprintf(why, sizeof why, "%.300s: has another key now", path);
+        }
+        if (pair == NULL ||
+            memcmp(key_pair_public(pair), key_pair_public(present), KEY_SIZE) != 0) {
+            log_warn("config.fixed", "key=server_key reason=%s",
+                     log_quote(quoted, sizeof quoted, why, strlen(why)));
+        }
+        key_pair_close(&pair);
+    }
 }
 
 /* Reads the configuration again and takes what may change. A file with a mistake changes nothing.
@@ -198,6 +258,7 @@ static enum done_status reload(struct loop *loop, uint64_t *count)
     }
     if (is_good) {
         *count = config_take_reloaded(&loop->settings, &fresh);
+        tell_other_server_keys(loop);
         apply(loop);
         log_info("config.reloaded", "changed=%" PRIu64, *count);
     }
@@ -335,8 +396,9 @@ static void on_readable(struct loop *loop, uint32_t connection, const struct mes
     const struct input input = {
         .kind = INPUT_MESSAGE,
         .connection = connection,
-        .rights = principal->rights,
+        .rights = transport_rights(loop->transport, connection),
         .services = &principal->services,
+        .rights_serial = loop->rights_serial,
         .principal = bytes_from_text(principal->name),
         .message = message,
     };
@@ -407,6 +469,18 @@ static void receive_messages(struct loop *loop)
     }
 }
 
+/* Who has no session for so long, is only holding a place. */
+static void cut_idle(struct loop *loop)
+{
+    uint32_t connection = 0;
+    while (transport_to_check(loop->transport, &connection)) {
+        if (loop->core->connection_sessions[connection] == 0) {
+            loop->counts.cut_idle++;
+            cut_off(loop, connection);
+        }
+    }
+}
+
 /* After everything they sent before was taken. */
 static void end_connections(struct loop *loop)
 {
@@ -414,6 +488,7 @@ static void end_connections(struct loop *loop)
     if (!loop->is_dry && loop->unread_rounds < UNREAD_ROUND_MAX) {
         return;
     }
+    cut_idle(loop);
     uint32_t connection = 0;
     while (transport_ended(loop->transport, &connection)) {
         const struct input input = {.kind = INPUT_DISCONNECTED, .connection = connection};
@@ -573,10 +648,12 @@ static void add_counters(struct encoder_config *config, struct loop *loop)
     add_counter(config, loop, "malformed", &loop->counts.malformed);
     add_counter(config, loop, "over_limit", &loop->counts.over_limit);
     add_counter(config, loop, "cut_off", &loop->counts.cut_off);
+    add_counter(config, loop, "cut_idle", &loop->counts.cut_idle);
     add_counter(config, loop, "connections_opened", &transport->connections_opened);
     add_counter(config, loop, "connections_refused", &transport->connections_refused);
     add_counter(config, loop, "connections_cut", &transport->connections_cut);
     add_counter(config, loop, "connections_greedy", &transport->connections_greedy);
+    add_counter(config, loop, "connections_silent", &transport->connections_silent);
     add_counter(config, loop, "bytes_waiting", &transport->bytes_waiting);
     add_counter(config, loop, "handshakes_admitted", &transport->handshakes_admitted);
     add_counter(config, loop, "handshakes_denied", &transport->handshakes_denied);
@@ -667,10 +744,27 @@ static void close_loop(struct loop *loop)
     }
 }
 
+/* Whom an endpoint is for, where it is not for all. */
+static const char *audience(uint32_t rights)
+{
+    if (rights == RIGHT_WORK) {
+        return " workers";
+    }
+    return rights == RIGHT_ADMIN ? " admin" : "";
+}
+
 static void announce(const struct loop *loop)
 {
-    for (uint32_t i = 0; i < loop->config->transport.endpoint_count; i++) {
-        (void)printf("listening %s\n", transport_endpoint(loop->transport, i));
+    const struct transport_config *transport = &loop->config->transport;
+    for (uint32_t i = 0; i < transport->endpoint_count; i++) {
+        const char *endpoint = transport_endpoint(loop->transport, i);
+        (void)printf("listening %s%s\n", endpoint, audience(transport->rights[i]));
+        if (!loop->config->is_dev && transport->server_keys[i] == NULL &&
+            strncmp(endpoint, "tcp://", 6) == 0) {
+            log_warn("broker.insecure",
+                     "endpoint=%s reason=\"every user of this machine may submit and work\"",
+                     endpoint);
+        }
     }
     (void)fflush(stdout);
     notify_ready(transport_endpoint(loop->transport, 0));

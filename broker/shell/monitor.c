@@ -24,34 +24,35 @@ struct monitor {
     void *routers[ENDPOINT_COUNT_MAX];
     void *pairs[ENDPOINT_COUNT_MAX]; /* the other ends of libzmq's event sockets */
     uint32_t router_count;
-    struct queue *ended; /* of int */
-    int stop_fd;         /* readable: the thread ends */
+    struct queue *events; /* of struct monitor_event */
+    int stop_fd;          /* readable: the thread ends */
     _Atomic bool has_lost;
     _Atomic int64_t peer_count;
     pthread_t thread;
     bool is_running;
 };
 
-/* Takes one event, of two frames; *fd is -1 unless it says that a connection has ended. False when
- * there is none. */
-static bool take_event(struct monitor *monitor, void *pair, int *fd)
+/* Takes one event, of two frames; event->fd is -1 unless a connection has begun or ended. False
+ * when there is none. */
+static bool take_event(struct monitor *monitor, void *pair, struct monitor_event *event)
 {
-    uint8_t event[EVENT_SIZE];
+    uint8_t frame[EVENT_SIZE];
     char address[256];
-    *fd = -1;
-    const int size = zmq_recv(pair, event, sizeof event, ZMQ_DONTWAIT);
+    *event = (struct monitor_event){.fd = -1};
+    const int size = zmq_recv(pair, frame, sizeof frame, ZMQ_DONTWAIT);
     if (size == -1) {
         return false;
     }
     (void)zmq_recv(pair, address, sizeof address, ZMQ_DONTWAIT);
     uint16_t number = 0;
     int32_t value = -1;
-    memcpy(&number, event, sizeof number);
-    memcpy(&value, event + sizeof number, sizeof value);
+    memcpy(&number, frame, sizeof number);
+    memcpy(&value, frame + sizeof number, sizeof value);
     if (size == EVENT_SIZE && number == ZMQ_EVENT_DISCONNECTED) {
-        *fd = value;
+        *event = (struct monitor_event){.fd = value, .has_ended = true};
         atomic_fetch_sub(&monitor->peer_count, 1);
     } else if (size == EVENT_SIZE && number == ZMQ_EVENT_ACCEPTED) {
+        *event = (struct monitor_event){.fd = value};
         atomic_fetch_add(&monitor->peer_count, 1);
     }
     return true;
@@ -59,9 +60,9 @@ static bool take_event(struct monitor *monitor, void *pair, int *fd)
 
 static void drain(struct monitor *monitor, void *pair)
 {
-    int fd = -1;
-    while (take_event(monitor, pair, &fd)) {
-        if (fd != -1 && !queue_push(monitor->ended, &fd)) {
+    struct monitor_event event;
+    while (take_event(monitor, pair, &event)) {
+        if (event.fd != -1 && !queue_push(monitor->events, &event)) {
             atomic_store(&monitor->has_lost, true);
         }
     }
@@ -114,9 +115,9 @@ struct monitor *monitor_open(void *context, void *const *routers, uint32_t route
     atomic_init(&monitor->peer_count, 0);
     monitor->router_count = router_count;
     memcpy(monitor->routers, routers, router_count * sizeof routers[0]);
-    monitor->ended = queue_create(sizeof(int), EVENT_COUNT_MAX);
+    monitor->events = queue_create(sizeof(struct monitor_event), EVENT_COUNT_MAX);
     monitor->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    bool is_ready = monitor->ended != NULL && monitor->stop_fd != -1;
+    bool is_ready = monitor->events != NULL && monitor->stop_fd != -1;
     for (uint32_t i = 0; is_ready && i < router_count; i++) {
         is_ready = connect_pair(monitor, context, i);
     }
@@ -149,19 +150,19 @@ void monitor_close(struct monitor **monitor_pointer)
     if (monitor->stop_fd != -1) {
         (void)close(monitor->stop_fd);
     }
-    queue_destroy(&monitor->ended);
+    queue_destroy(&monitor->events);
     free(monitor);
     *monitor_pointer = NULL;
 }
 
 int monitor_fd(const struct monitor *monitor)
 {
-    return queue_fd(monitor->ended);
+    return queue_fd(monitor->events);
 }
 
-bool monitor_next(struct monitor *monitor, int *fd)
+bool monitor_next(struct monitor *monitor, struct monitor_event *event)
 {
-    return queue_pop(monitor->ended, fd);
+    return queue_pop(monitor->events, event);
 }
 
 uint32_t monitor_peer_count(const struct monitor *monitor)

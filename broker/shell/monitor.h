@@ -12,6 +12,12 @@
 
 struct monitor;
 
+/* A connection has begun, or has ended. */
+struct monitor_event {
+    int fd; /* of its socket; the number may be in use again by now */
+    bool has_ended;
+};
+
 /* Begins to watch `router_count` (at most ENDPOINT_COUNT_MAX) sockets, before they are bound. NULL
  * on failure. */
 struct monitor *monitor_open(void *context, void *const *routers, uint32_t router_count);
@@ -22,14 +28,13 @@ void monitor_close(struct monitor **monitor);
 /* Readable while monitor_next() has something. */
 int monitor_fd(const struct monitor *monitor);
 
-/* The descriptor of a connection that has ended; false: no more. The number may be in use again by
- * now. */
-bool monitor_next(struct monitor *monitor, int *fd);
+/* False: no more. */
+bool monitor_next(struct monitor *monitor, struct monitor_event *event);
 
 /* How many peers are connected, those that have said nothing yet too. */
 uint32_t monitor_peer_count(const struct monitor *monitor);
 
-/* Whether ends were lost since the last call, because nobody took them in time. */
+/* Whether events were lost since the last call, because nobody took them in time. */
 bool monitor_has_lost(struct monitor *monitor);
 
 #endif

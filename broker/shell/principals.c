@@ -29,7 +29,7 @@ struct principals {
 static const struct bytes every_service = {(const uint8_t *)"*", 1};
 const struct principal principal_local = {"local", RIGHT_ALL, {&every_service, 1}};
 const struct principal principal_insecure = {
-    "local", RIGHT_SUBMIT | RIGHT_WORK, {&every_service, 1}};
+    "anybody", RIGHT_SUBMIT | RIGHT_WORK, {&every_service, 1}};
 
 const struct principal principal_nobody = {.rights = 0};
 
@@ -206,6 +206,9 @@ static const char *wrong_with_name(const struct principals *principals, const ch
     }
     if (strcmp(name, principal_local.name) == 0) {
         return "another name: this one has who comes over ipc";
+    }
+    if (strcmp(name, principal_insecure.name) == 0) {
+        return "another name: this one has who comes over plain TCP";
     }
     if (has_name(principals, name)) {
         return "each name once: one principal has all of its keys";
@@ -414,6 +417,19 @@ static void sort_keys(struct reading *reading)
     }
 }
 
+void principals_refuse_key(const struct principals *principals, const uint8_t key[KEY_SIZE],
+                           struct conf_mistakes *mistakes)
+{
+    const uint32_t found = principals_find_key(principals, key);
+    if (found != KEY_NONE) {
+        const struct entry *entry = &principals->keys[found];
+        conf_add_mistake(mistakes, entry->line,
+                         "keys: %02x%02x%02x%02x... is the broker's own key, whose secret belongs "
+                         "to nobody else; expected a key that was made for %s",
+                         key[0], key[1], key[2], key[3], principals->at[entry->principal].name);
+    }
+}
+
 struct principals *principals_read(const char *path, struct conf_mistakes *mistakes)
 {
     const uint32_t mistakes_before = mistakes->count;
@@ -425,6 +441,7 @@ struct principals *principals_read(const char *path, struct conf_mistakes *mista
                                        .sections = sections,
                                        .section_count = sizeof sections / sizeof sections[0],
                                        .manual = "treadle-principals(5)",
+                                       .is_guarded = true,
                                        .on_setting = on_setting,
                                        .on_section = on_section,
                                        .on_section_end = on_section_end};

@@ -22,8 +22,8 @@
 #include <stdint.h>
 
 #define PRINCIPAL_COUNT_MAX 2048U
-#define PRINCIPAL_KEYS_MAX  16384U /* of all principals together */
-#define PRINCIPAL_GLOBS_MAX 64U    /* of one */
+#define PRINCIPAL_KEYS_MAX  16384U         /* of all principals together */
+#define PRINCIPAL_GLOBS_MAX GLOB_COUNT_MAX /* of one */
 #define KEY_NONE            UINT32_MAX
 
 struct principal {
@@ -33,7 +33,7 @@ struct principal {
 };
 
 /* Who comes without a key: over ipc or to a broker for trying things out, who may do everything;
- * over plain TCP, who may not administer. */
+ * over plain TCP, who may not administer, and whose tasks are not those of ipc. */
 extern const struct principal principal_local;
 extern const struct principal principal_insecure;
 
@@ -44,6 +44,10 @@ struct principals;
 
 /* NULL: *mistakes, which it adds to, says why. */
 struct principals *principals_read(const char *path, struct conf_mistakes *mistakes);
+
+/* The broker's own key: a mistake is added if it is also somebody's. */
+void principals_refuse_key(const struct principals *principals, const uint8_t key[KEY_SIZE],
+                           struct conf_mistakes *mistakes);
 
 /* Nulls the pointer; NULL inside is fine. */
 void principals_destroy(struct principals **reference);

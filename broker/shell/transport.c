@@ -35,9 +35,11 @@
 #define PIPED_SIZE_MAX      (UINT64_C(8) << 20) /* in libzmq for one peer */
 #define STUCK_MS            1000U               /* without a byte taken: the peer does not read */
 #define STUCK_LOOK_MS       100U
-#define FRAME_SIZE          9U /* of a frame's header on the wire, at most; 2 up to 255 bytes */
+#define FRAME_SIZE          9U  /* of a frame's header on the wire, at most; 2 up to 255 bytes */
+#define CURVE_SIZE          33U /* of what CURVE adds: the command's name, a nonce, a MAC, flags */
 #define IO_THREAD_COUNT     2
 #define WATER_MARK          256 /* messages a peer, each way; windows of credit bound what is in them */
+#define ARRIVAL_COUNT_MAX   65536U /* sockets of which nobody knows yet whether they will speak */
 
 enum connection_state {
     CONNECTION_FREE,
@@ -55,8 +57,16 @@ struct unsent {
     zmq_msg_t frames[FRAME_COUNT_MAX + 1]; /* with the routing id */
 };
 
+/* A socket that was accepted. */
+struct arrival {
+    int fd;
+    ino_t inode;
+    uint64_t until_ms; /* then something whole has come from it, or it is cut */
+};
+
 struct connection {
     struct list link;        /* transport.free, .cut (in order of time) or .gone */
+    struct list check_link;  /* transport.checks */
     struct list unsent_link; /* transport.waiting */
     struct list doubt_link;  /* transport.doubtful */
     enum connection_state state;
@@ -66,6 +76,7 @@ struct connection {
     ino_t inode;        /* of the socket, to know it from a later one with the same descriptor */
     uint64_t cut_at_ms; /* cut: when its socket is shut down */
     uint64_t doubt_until_ms; /* in doubt: until when it is looked at again */
+    uint64_t check_at_ms;    /* live: when transport_to_check() tells it */
     struct unsent *unsent_first;
     struct unsent *unsent_last;
     uint64_t unsent_size;
@@ -87,6 +98,7 @@ struct transport {
     void *routers[ENDPOINT_COUNT_MAX];
     char endpoints[ENDPOINT_COUNT_MAX][256];
     bool is_encrypted[ENDPOINT_COUNT_MAX];
+    uint32_t rights[ENDPOINT_COUNT_MAX];
     uint32_t endpoint_count;
     struct monitor *monitor;
     struct auth *auth; /* NULL: no endpoint is encrypted */
@@ -101,6 +113,11 @@ struct transport {
     struct list gone;
     struct list waiting;
     struct list doubtful;
+    struct list checks;       /* of those that are live, in order of time */
+    struct arrival *arrivals; /* a ring, in order of time */
+    uint32_t arrival_first;
+    uint32_t arrival_count;
+    uint64_t check_span_ms; /* 0: nobody is checked */
     struct map by_routing_id;
     void *map_memory;
     struct hash_key hash_key;
@@ -171,6 +188,7 @@ static bool create_router(struct transport *transport, const struct transport_co
     void *router = zmq_socket(transport->context, ZMQ_ROUTER);
     transport->routers[index] = router;
     transport->is_encrypted[index] = server_key != NULL;
+    transport->rights[index] = config->rights[index];
     return router != NULL &&
            set_options(router, config->endpoints[index], config->frame_size_max) &&
            (server_key == NULL || set_keys(router, server_key));
@@ -230,7 +248,9 @@ static bool create_table(struct transport *transport, uint32_t connection_count_
     transport->connection_count_max = connection_count_max;
     transport->connections = calloc(connection_count_max, sizeof *transport->connections);
     transport->map_memory = calloc(1, map_memory_size(connection_count_max));
-    if (transport->connections == NULL || transport->map_memory == NULL) {
+    transport->arrivals = calloc(ARRIVAL_COUNT_MAX, sizeof *transport->arrivals);
+    if (transport->connections == NULL || transport->map_memory == NULL ||
+        transport->arrivals == NULL) {
         return false;
     }
     map_init(&transport->by_routing_id, transport->map_memory, connection_count_max);
@@ -239,6 +259,7 @@ static bool create_table(struct transport *transport, uint32_t connection_count_
     list_init(&transport->gone);
     list_init(&transport->waiting);
     list_init(&transport->doubtful);
+    list_init(&transport->checks);
     transport->retry_at_ms = UINT64_MAX;
     randombytes_buf(&transport->hash_key, sizeof transport->hash_key);
     return true;
@@ -255,6 +276,7 @@ struct transport *transport_open(const struct transport_config *config,
     }
     transport->principals = config->principals;
     transport->plain_tcp = config->plain_tcp;
+    transport->check_span_ms = config->check_span_ms;
     bool is_ready = create_table(transport, config->connection_count_max);
     if (is_ready && !create_routers(transport, config)) {
         (void)snprintf(error->text, sizeof error->text, "cannot make sockets: %s",
@@ -319,6 +341,7 @@ void transport_close(struct transport **transport_pointer, int linger_ms)
     }
     free(transport->connections);
     free(transport->map_memory);
+    free(transport->arrivals);
     free(transport->by_fd);
     free(transport);
     *transport_pointer = NULL;
@@ -386,6 +409,7 @@ static void set_gone(struct transport *transport, struct connection *connection)
     connection->state = CONNECTION_GONE;
     drop_unsent(transport, connection);
     list_remove(&connection->doubt_link);
+    list_remove(&connection->check_link);
     list_remove(&connection->link);
     list_push_back(&transport->gone, &connection->link);
     if (connection->fd != NONE_FD && (uint32_t)connection->fd < transport->fd_count &&
@@ -451,6 +475,7 @@ static struct connection *take_place(struct transport *transport)
     list_init(&connection->link);
     list_init(&connection->unsent_link);
     list_init(&connection->doubt_link);
+    list_init(&connection->check_link);
     return connection;
 }
 
@@ -469,6 +494,15 @@ static const struct principal *sender_principal(const struct transport *transpor
         return NULL;
     }
     return principals_find(transport->principals, key);
+}
+
+static void arm_check(struct transport *transport, struct connection *connection)
+{
+    list_remove(&connection->check_link);
+    if (transport->check_span_ms > 0) {
+        connection->check_at_ms = transport->now_ms + transport->check_span_ms;
+        list_push_back(&transport->checks, &connection->check_link);
+    }
 }
 
 static struct connection *open_connection(struct transport *transport,
@@ -497,6 +531,7 @@ static struct connection *open_connection(struct transport *transport,
                    peer == NULL || peer[0] == '\0' ? "local" : peer);
     map_add(&transport->by_routing_id, hash_of(transport, key), number_of(transport, connection));
     transport->counts.connections_opened++;
+    arm_check(transport, connection);
     set_fd(transport, connection, zmq_msg_get(frame, ZMQ_SRCFD));
     return connection;
 }
@@ -533,11 +568,19 @@ const struct principal *transport_principal(const struct transport *transport, u
     return connection_at(transport, connection)->principal;
 }
 
+uint32_t transport_rights(const struct transport *transport, uint32_t connection)
+{
+    const struct connection *at = connection_at(transport, connection);
+    return at->principal->rights & transport->rights[at->endpoint];
+}
+
 /* ---- how much a peer makes libzmq hold ---- */
 
-static uint64_t wire_size(size_t size)
+/* A frame of this endpoint, on the wire. */
+static uint64_t wire_size(const struct transport *transport, uint32_t endpoint, size_t size)
 {
-    return size + (size > 255 ? FRAME_SIZE : 2);
+    const uint64_t whole = size + (transport->is_encrypted[endpoint] ? CURVE_SIZE : 0);
+    return whole + (whole > 255 ? FRAME_SIZE : 2);
 }
 
 bool transport_has_peers(const struct transport *transport)
@@ -598,6 +641,7 @@ static void cut_at(struct transport *transport, struct connection *connection, u
     transport->counts.connections_cut++;
     drop_unsent(transport, connection);
     list_remove(&connection->doubt_link);
+    list_remove(&connection->check_link);
     list_push_back(&transport->cut, &connection->link);
 }
 
@@ -635,18 +679,87 @@ static void run_cuts(struct transport *transport)
     }
 }
 
-/* Sockets of an encrypted endpoint from which nothing has come: whose they are is not known. */
-static void shut_down_stranger(void *context, int fd)
+/* The endpoint of a peer's socket from which nothing has come; ENDPOINT_COUNT_MAX: it is none. */
+static uint32_t endpoint_of_stranger(const struct transport *transport, int fd)
 {
-    struct transport *transport = context;
     for (uint32_t i = 0; connection_of_fd(transport, fd) == NULL && i < transport->endpoint_count;
          i++) {
-        if (transport->is_encrypted[i] && socket_is_of(fd, transport->endpoints[i])) {
-            (void)shutdown(fd, SHUT_RDWR); /* who may come in connects again */
-            return;
+        if (socket_is_of(fd, transport->endpoints[i])) {
+            return i;
         }
     }
+    return ENDPOINT_COUNT_MAX;
 }
+
+/* Whose such a socket of an encrypted endpoint is, nobody knows. */
+static void shut_down_stranger(void *context, int fd)
+{
+    const struct transport *transport = context;
+    const uint32_t endpoint = endpoint_of_stranger(transport, fd);
+    if (endpoint != ENDPOINT_COUNT_MAX && transport->is_encrypted[endpoint]) {
+        (void)shutdown(fd, SHUT_RDWR); /* who may come in connects again */
+    }
+}
+
+/* ---- who says nothing ---- */
+
+/* The socket that came first has had its time, or there is no place to remember it. */
+static void end_arrival(struct transport *transport)
+{
+    const struct arrival arrival = transport->arrivals[transport->arrival_first];
+    transport->arrival_first = (transport->arrival_first + 1) % ARRIVAL_COUNT_MAX;
+    transport->arrival_count--;
+    if (socket_inode(arrival.fd) == arrival.inode &&
+        endpoint_of_stranger(transport, arrival.fd) != ENDPOINT_COUNT_MAX) {
+        (void)shutdown(arrival.fd, SHUT_RDWR);
+        transport->counts.connections_cut++;
+        transport->counts.connections_silent++;
+    }
+}
+
+static void on_arrived(struct transport *transport, int fd)
+{
+    const struct arrival arrival = {fd, socket_inode(fd),
+                                    transport->now_ms + transport->check_span_ms};
+    if (transport->check_span_ms == 0 || arrival.inode == 0) {
+        return;
+    }
+    if (transport->arrival_count == ARRIVAL_COUNT_MAX) {
+        end_arrival(transport);
+    }
+    transport->arrivals[(transport->arrival_first + transport->arrival_count) % ARRIVAL_COUNT_MAX] =
+        arrival;
+    transport->arrival_count++;
+}
+
+static void note_stranger(void *context, int fd)
+{
+    struct transport *transport = context;
+    if (endpoint_of_stranger(transport, fd) != ENDPOINT_COUNT_MAX) {
+        on_arrived(transport, fd);
+    }
+}
+
+bool transport_to_check(struct transport *transport, uint32_t *number)
+{
+    while (transport->arrival_count > 0 &&
+           transport->arrivals[transport->arrival_first].until_ms <= transport->now_ms) {
+        end_arrival(transport);
+    }
+    struct list *link = list_first(&transport->checks);
+    if (link == NULL) {
+        return false;
+    }
+    struct connection *connection = container_of(link, struct connection, check_link);
+    if (connection->check_at_ms > transport->now_ms) {
+        return false;
+    }
+    arm_check(transport, connection);
+    *number = number_of(transport, connection);
+    return true;
+}
+
+/* ---- other principals ---- */
 
 bool transport_set_principals(struct transport *transport, const struct principals *principals,
                               uint32_t *cut_count)
@@ -745,6 +858,7 @@ static void recheck_doubtful(struct transport *transport)
 /* Events were lost: looks at every socket. */
 static void recheck_all(struct transport *transport)
 {
+    sockets_visit(note_stranger, transport);
     for (uint32_t i = 0; i < transport->connection_used; i++) {
         struct connection *connection = &transport->connections[i];
         if ((connection->state == CONNECTION_LIVE || connection->state == CONNECTION_CUT) &&
@@ -792,8 +906,10 @@ static bool has_room(struct connection *connection)
         return true; /* sending will tell that it is gone */
     }
     if (bytes.is_counted) {
-        connection->piped_size =
-            connection->given > bytes.written ? connection->given - bytes.written : 0;
+        if (bytes.written > connection->given) {
+            connection->given = bytes.written; /* libzmq's own: the handshake, heartbeats */
+        }
+        connection->piped_size = connection->given - bytes.written;
     } else if (bytes.unsent == 0) {
         connection->piped_size = 0;
     }
@@ -811,7 +927,7 @@ static int send_frames(struct transport *transport, struct connection *connectio
         return EAGAIN;
     }
     for (size_t i = 1; i < count; i++) {
-        size += wire_size(zmq_msg_size(&frames[i]));
+        size += wire_size(transport, connection->endpoint, zmq_msg_size(&frames[i]));
     }
     for (size_t i = 0; i < count; i++) {
         const int more = i + 1 < count ? ZMQ_SNDMORE : 0;
@@ -986,9 +1102,13 @@ void transport_collect(struct transport *transport, uint64_t now_ms)
 {
     transport->now_ms = now_ms;
     transport->turn = (transport->turn + 1) % transport->endpoint_count;
-    int fd = NONE_FD;
-    while (monitor_next(transport->monitor, &fd)) {
-        on_ended(transport, fd);
+    struct monitor_event event;
+    while (monitor_next(transport->monitor, &event)) {
+        if (event.has_ended) {
+            on_ended(transport, event.fd);
+        } else {
+            on_arrived(transport, event.fd);
+        }
     }
     if (monitor_has_lost(transport->monitor)) {
         recheck_all(transport);
@@ -1002,15 +1122,28 @@ void transport_collect(struct transport *transport, uint64_t now_ms)
     }
 }
 
+static uint64_t earlier(uint64_t left_ms, uint64_t right_ms)
+{
+    return left_ms < right_ms ? left_ms : right_ms;
+}
+
 uint64_t transport_next_at_ms(const struct transport *transport)
 {
-    const struct list *link = list_first(&transport->cut);
-    if (link == NULL) {
-        return transport->retry_at_ms;
+    const struct list *cut = list_first(&transport->cut);
+    const struct list *check = list_first(&transport->checks);
+    uint64_t next_at_ms = transport->retry_at_ms;
+    if (cut != NULL) {
+        next_at_ms =
+            earlier(next_at_ms, container_of_const(cut, struct connection, link)->cut_at_ms);
     }
-    const uint64_t cut_at_ms =
-        container_of(transport->cut.next, struct connection, link)->cut_at_ms;
-    return cut_at_ms < transport->retry_at_ms ? cut_at_ms : transport->retry_at_ms;
+    if (check != NULL) {
+        next_at_ms = earlier(next_at_ms,
+                             container_of_const(check, struct connection, check_link)->check_at_ms);
+    }
+    if (transport->arrival_count > 0) {
+        next_at_ms = earlier(next_at_ms, transport->arrivals[transport->arrival_first].until_ms);
+    }
+    return next_at_ms;
 }
 
 /* ---- receiving ---- */
@@ -1024,8 +1157,9 @@ static bool has_more(void *router)
 
 /* The frames of one message into transport.frames; those beyond the limit are skipped. False: there
  * is none. */
-static bool take_frames(struct transport *transport, void *router, bool *is_over_limit)
+static bool take_frames(struct transport *transport, uint32_t endpoint, bool *is_over_limit)
 {
+    void *router = transport->routers[endpoint];
     drop_frames(transport);
     transport->received_size = 0;
     transport->skipped_size = 0;
@@ -1044,7 +1178,8 @@ static bool take_frames(struct transport *transport, void *router, bool *is_over
             return false;
         }
         const size_t size = zmq_msg_size(frame);
-        transport->received_size += transport->frame_count > 0 ? wire_size(size) : 0;
+        transport->received_size +=
+            transport->frame_count > 0 ? wire_size(transport, endpoint, size) : 0;
         if (is_beyond) {
             transport->skipped_size += size;
             (void)zmq_msg_close(frame);
@@ -1062,7 +1197,7 @@ static void refuse(struct transport *transport)
 {
     const int fd = zmq_msg_get(&transport->frames[1], ZMQ_SRCFD);
     transport->counts.connections_refused++;
-    if (socket_inode(fd) != 0) {
+    if (endpoint_of_stranger(transport, fd) != ENDPOINT_COUNT_MAX) { /* else it has left already */
         (void)shutdown(fd, SHUT_RDWR);
     }
 }
@@ -1114,7 +1249,7 @@ bool transport_receive(struct transport *transport, struct transport_message *me
     for (uint32_t i = 0; i < transport->endpoint_count; i++) {
         const uint32_t endpoint = transport->turn;
         *message = (struct transport_message){.connection = CONNECTION_NONE};
-        if (!take_frames(transport, transport->routers[endpoint], &message->is_over_limit)) {
+        if (!take_frames(transport, endpoint, &message->is_over_limit)) {
             transport->turn = (endpoint + 1) % transport->endpoint_count;
             continue;
         }

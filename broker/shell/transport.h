@@ -11,6 +11,7 @@
  *     transport_wait()       until something arrives, a signal comes, or the time is over
  *     transport_collect()    what the monitor saw, cuts that are due, messages that had no room
  *     transport_receive()    the next message, until it says that there is none
+ *     transport_to_check()   connections of which it is time to see whether they have a session
  *     transport_ended()      connections that are gone and have nothing left to receive
  */
 #ifndef TREADLE_SHELL_TRANSPORT_H
@@ -33,11 +34,13 @@ struct transport_config {
     const char *endpoints[ENDPOINT_COUNT_MAX]; /* tcp://HOST:PORT or ipc://PATH */
     uint32_t endpoint_count;
     const struct key_pair *server_keys[ENDPOINT_COUNT_MAX]; /* of each; NULL: it is plain */
-    const struct principals *principals;                    /* NULL without server keys */
-    const struct principal *plain_tcp; /* who comes over plain TCP, on the loopback; NULL: nobody
-                                          may, as off the loopback */
+    uint32_t rights[ENDPOINT_COUNT_MAX]; /* RIGHT_*: what can be done over each at most */
+    const struct principals *principals; /* NULL without server keys */
+    const struct principal *plain_tcp;   /* who comes over plain TCP, on the loopback; NULL: nobody
+                                            may, as off the loopback */
     uint32_t connection_count_max;
     uint64_t frame_size_max; /* a peer that sends a larger frame is cut off by libzmq */
+    uint64_t check_span_ms;  /* of transport_to_check(); 0: never */
 };
 
 /* Why transport_open() failed: a sysexits code, and "WHERE: why; do THIS". */
@@ -51,6 +54,7 @@ struct transport_counts {
     uint64_t connections_refused; /* no place, or a routing id of the peer's choice */
     uint64_t connections_cut;
     uint64_t connections_greedy;  /* of those cut: for what libzmq held for them */
+    uint64_t connections_silent;  /* of those cut: nothing whole has come from them */
     uint64_t bytes_waiting;       /* now: of messages that wait for their peers to read */
     uint64_t handshakes_admitted; /* of peers with keys */
     uint64_t handshakes_denied;
@@ -101,6 +105,11 @@ bool transport_receive(struct transport *transport, struct transport_message *me
 bool transport_ended(struct transport *transport, uint32_t *number);
 void transport_forget(struct transport *transport, uint32_t number);
 
+/* The number of a connection that is check_span_ms old, or was told as long ago: whoever has no
+ * session by now may be cut. False: no more. Peers from which nothing whole has come in that time
+ * are cut here. Call it when transport_receive() had nothing left. */
+bool transport_to_check(struct transport *transport, uint32_t *number);
+
 /* Copies the frames. What finds no room waits, up to a bound, beyond which the peer is cut off. */
 void transport_send(struct transport *transport, uint32_t number, const struct wire_frames *frames);
 
@@ -113,6 +122,9 @@ const char *transport_peer(const struct transport *transport, uint32_t connectio
 
 /* Who the peer is, and what it may do as of now: the transport's word, never the peer's. */
 const struct principal *transport_principal(const struct transport *transport, uint32_t connection);
+
+/* What of that it may do over its endpoint: RIGHT_*. */
+uint32_t transport_rights(const struct transport *transport, uint32_t connection);
 
 /* Another table of who may come in, lent until the next call or transport_close(); the one before
  * is of no use any more. Connections of keys that are gone, or may do less, or are somebody else's

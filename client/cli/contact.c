@@ -3,6 +3,7 @@
 #include "client/cli/contact.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -64,7 +65,8 @@ static enum transport_fault find_fault(const struct contact *contact)
     enum transport_fault fault = client_transport_fault(contact->client);
     enum transport_fault found = TRANSPORT_FAULT_NONE;
 
-    if (fault != TRANSPORT_FAULT_NOT_ZEROMQ && fault != TRANSPORT_FAULT_SERVER_KEY) {
+    if (fault != TRANSPORT_FAULT_NONE && fault != TRANSPORT_FAULT_NOT_ZEROMQ &&
+        fault != TRANSPORT_FAULT_SERVER_KEY && fault != TRANSPORT_FAULT_NOTHING_LISTENS) {
         return fault;
     }
     switch (probe_endpoint(contact->arguments->broker, PROBE_TIMEOUT_MS, &found)) {
@@ -78,22 +80,48 @@ static enum transport_fault find_fault(const struct contact *contact)
     return fault;
 }
 
+#define ADVICE_SIZE 1024
+
+/* What to do, with the very key that it is about. */
+static void print_advice(char out[ADVICE_SIZE], const struct contact *contact,
+                         enum transport_fault fault)
+{
+    const struct arguments *arguments = contact->arguments;
+    const uint8_t *key = client_public_key(contact->client);
+    const char *advice = fault_advice(fault, arguments->broker, arguments->is_broker_given);
+    char hex[KEY_HEX_SIZE];
+
+    if (fault == TRANSPORT_FAULT_NOT_ADMITTED && key != NULL) {
+        key_print(hex, key);
+        snprintf(out, ADVICE_SIZE,
+                 "%s (treadle broker reload), with the roles and services it should have: "
+                 "principal \"NAME\" { keys = {%s} roles = {submit} services = {\"*\"} }",
+                 advice, hex);
+    } else if (fault == TRANSPORT_FAULT_SERVER_KEY || fault == TRANSPORT_FAULT_IS_PLAIN) {
+        snprintf(out, ADVICE_SIZE, "%s (the server key here is of %.300s)", advice,
+                 arguments->server_key != NULL ? arguments->server_key
+                                               : "~/.config/treadle/server.pub");
+    } else {
+        snprintf(out, ADVICE_SIZE, "%s", advice);
+    }
+}
+
 static enum cli_exit no_broker(const struct contact *contact)
 {
     const struct arguments *arguments = contact->arguments;
     const enum transport_fault fault = find_fault(contact);
-    const char *why =
-        fault == TRANSPORT_FAULT_NONE ? client_transport_text(contact->client) : fault_text(fault);
-    const char *advice = fault_advice(fault, arguments->broker, arguments->is_broker_given);
+    const char *why = fault_text(fault);
+    char advice[ADVICE_SIZE];
     char span[SPAN_TEXT_SIZE];
 
+    print_advice(advice, contact, fault);
     if (fault_is_about_keys(fault)) {
         return cli_fail(fault_exit(fault), "%s: %s: %s; %s", arguments->verb->name,
                         arguments->broker, why, advice);
     }
     span_print(span, sizeof(span), arguments->connect_timeout_ms);
     return cli_fail(fault_exit(fault), "%s: %s: no broker in %s: %s; %s", arguments->verb->name,
-                    arguments->broker, span, why[0] == '\0' ? "no answer" : why, advice);
+                    arguments->broker, span, why, advice);
 }
 
 static enum cli_exit wait_for_welcome(struct contact *contact)

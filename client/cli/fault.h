@@ -11,7 +11,8 @@
 /* The exit code of a verb that gives up. */
 enum cli_exit fault_exit(enum transport_fault fault);
 
-/* What is wrong, without the endpoint; "" for NONE. */
+/* What is wrong, without the endpoint. NONE: ZeroMQ is there, with the right keys if any, and no
+ * word of a broker. */
 const char *fault_text(enum transport_fault fault);
 
 /* "do THIS", for messages. is_given: the endpoint was asked for, and is not the one of last resort.

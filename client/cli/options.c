@@ -18,6 +18,7 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define WORKER_WAIT_MS     10000
 #define LIST_LIMIT         1000
+#define VALUE_SHOWN_MAX    100     /* bytes of a value that is refused */
 #define MEMORY_MAX_MIN     1048576 /* bytes: with less no program starts */
 
 enum option_kind {
@@ -88,21 +89,11 @@ static bool span_in_range(const char *text, uint64_t min, uint64_t max, uint64_t
     return true;
 }
 
-static bool is_endpoint(const char *text)
-{
-    if (strncmp(text, "ipc://", 6) == 0) {
-        return text[6] != '\0';
-    }
-    const char *colon = strrchr(text, ':');
-
-    return strncmp(text, "tcp://", 6) == 0 && colon > text + 6 && colon[1] != '\0';
-}
-
 static bool parse_broker(struct arguments *arguments, const char *text)
 {
     arguments->broker = text;
     arguments->is_broker_given = true;
-    return is_endpoint(text);
+    return settings_is_endpoint(text);
 }
 
 static bool parse_identity(struct arguments *arguments, const char *text)
@@ -140,10 +131,26 @@ static bool parse_state(struct arguments *arguments, const char *text)
     return false;
 }
 
+/* A label that people read in lists: not empty, UTF-8, and nothing in it that moves a cursor. */
+static bool is_label(const char *text)
+{
+    const size_t size = strlen(text);
+    char *shown = NULL;
+
+    if (size == 0 || size > NAME_SIZE_MAX) {
+        return false;
+    }
+    shown = text_for_people((struct bytes){(const uint8_t *)text, size}, false);
+    const bool is_same = shown != NULL && strcmp(shown, text) == 0;
+
+    free(shown);
+    return is_same;
+}
+
 static bool parse_name(struct arguments *arguments, const char *text)
 {
     arguments->name = text;
-    return text[0] != '\0' && strlen(text) <= NAME_SIZE_MAX;
+    return is_label(text);
 }
 
 /* "2", "3,64,65" */
@@ -222,7 +229,7 @@ static bool parse_backoff(struct arguments *arguments, const char *text)
 
 static bool parse_tag(struct arguments *arguments, const char *text)
 {
-    if (arguments->tag_count == TAG_COUNT_MAX || text[0] == '\0' || strlen(text) > NAME_SIZE_MAX) {
+    if (arguments->tag_count == TAG_COUNT_MAX || !is_label(text)) {
         return false;
     }
     arguments->tags[arguments->tag_count++] = text;
@@ -233,16 +240,16 @@ static bool parse_tag(struct arguments *arguments, const char *text)
 static bool parse_meta(struct arguments *arguments, const char *text)
 {
     const char *equals = strchr(text, '=');
-    size_t name_size = equals == NULL ? 0 : (size_t)(equals - text);
     size_t size = strlen(text) - 1;
 
-    if (name_size == 0 || name_size > NAME_SIZE_MAX || arguments->meta_count == META_COUNT_MAX ||
+    if (equals == NULL || arguments->meta_count == META_COUNT_MAX ||
         arguments->meta_size + size > META_SIZE_MAX) {
         return false;
     }
-    char *name = strndup(text, name_size);
+    char *name = strndup(text, (size_t)(equals - text));
 
-    if (name == NULL) {
+    if (name == NULL || !is_label(name)) {
+        free(name);
         return false;
     }
     arguments->meta_size += size;
@@ -364,7 +371,7 @@ static const struct option_rule rules[OPTION_COUNT] = {
         "At most so many; default: 1000"),
     [OPTION_SLOTS] = NUMBER("slots", slots, 1, SLOT_COUNT_MAX, "a number from 1 to 65536",
         "How many tasks to run at once; default: the number of CPUs"),
-    [OPTION_NAME] = PARSED("name", "NAME", parse_name, "a name of 1 to 64 bytes",
+    [OPTION_NAME] = PARSED("name", "NAME", parse_name, "a name of 1 to 64 bytes, without control characters",
         "The worker's name; default: host:pid"),
     [OPTION_PERMANENT_EXIT] = PARSED("permanent-exit", "N,...", parse_permanent_exit,
         "a list of exit codes from 1 to 255, like 2,64",
@@ -401,10 +408,10 @@ static const struct option_rule rules[OPTION_COUNT] = {
         "The span before the first retry, what it is multiplied with, and its maximum"),
     [OPTION_PRIORITY] = NUMBER("priority", priority, 0, PRIORITY_MAX, "a number from 0 to 9",
         "0 to 9, 9 the most urgent; default: 4"),
-    [OPTION_TAG] = PARSED("tag", "TAG", parse_tag, "a tag of 1 to 64 bytes, one of at most 16",
+    [OPTION_TAG] = PARSED("tag", "TAG", parse_tag, "a tag of 1 to 64 bytes without control characters, one of at most 16",
         "A label; may be given up to 16 times"),
     [OPTION_META] = PARSED("meta", "NAME=VALUE", parse_meta,
-        "NAME=VALUE with a name of 1 to 64 bytes, one of at most 64 of 16 KiB in all",
+        "NAME=VALUE with a name of 1 to 64 bytes without control characters, one of at most 64 of 16 KiB in all",
         "A value that goes with the task and that its handler sees; may be given several times"),
     [OPTION_RESULT_TTL] = SPAN("result-ttl", policy.result_ttl_ms, 1, "How long the outcome is kept"),
     [OPTION_TENANT] = PARSED("tenant", "TENANT", parse_tenant, NAME_EXPECTED,
@@ -538,8 +545,13 @@ static error_t on_argp(int key, char *text, struct argp_state *state)
     }
     arguments->given |= OPTION_BIT(option);
     if (!option_set(arguments, rule, text)) {
-        cli_note("%s: --%s: '%s' is not %s", arguments->verb->name, rule->name, text,
-                 rule->expected);
+        size_t shown = strnlen(text, VALUE_SHOWN_MAX + 1);
+
+        while (shown > VALUE_SHOWN_MAX || (shown > 0 && (text[shown] & 0xc0) == 0x80)) {
+            shown--; /* to where a character begins */
+        }
+        cli_note("%s: --%s: '%.*s%s' is not %s", arguments->verb->name, rule->name, (int)shown,
+                 text, text[shown] == '\0' ? "" : "...", rule->expected);
         arguments->is_wrong_said = true;
         return EINVAL;
     }
@@ -696,6 +708,7 @@ enum cli_exit arguments_parse(struct arguments *arguments, const struct verb *ve
     error_t error = ENOMEM;
 
     *arguments = (struct arguments){.verb = verb,
+                                    .home = environment->home,
                                     .connect_timeout_ms = CONNECT_TIMEOUT_MS,
                                     .worker_wait_ms = WORKER_WAIT_MS,
                                     .limit = LIST_LIMIT};

@@ -116,6 +116,7 @@ struct arguments {
     bool is_broker_given;   /* by the option or the environment */
     const char *identity;   /* file; NULL: the client's default */
     const char *server_key; /* file, digits or `none`; NULL: the client's default */
+    const char *home;       /* the user's; NULL: not known */
     const char *dir;
     struct settings settings; /* what the texts above may be of */
     uint64_t connect_timeout_ms;

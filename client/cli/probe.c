@@ -38,6 +38,25 @@ static bool wait_for(int fd, short events, uint64_t until_ms)
     return count > 0;
 }
 
+static enum transport_fault fault_of(int family, int error)
+{
+    switch (error) {
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case EADDRNOTAVAIL:
+        return TRANSPORT_FAULT_UNREACHABLE;
+    case EACCES:
+    case EPERM: /* with TCP: a firewall of this machine */
+        return family == AF_UNIX ? TRANSPORT_FAULT_FORBIDDEN : TRANSPORT_FAULT_UNREACHABLE;
+    case EAGAIN:    /* an ipc path whose owner takes no connections */
+    case ETIMEDOUT: /* nobody answers, not even with a refusal */
+        return TRANSPORT_FAULT_SILENT;
+    default:
+        return TRANSPORT_FAULT_NOTHING_LISTENS;
+    }
+}
+
 /* A connected descriptor, or -1 and *fault. */
 static int connect_to(int family, const struct sockaddr *address, socklen_t size, uint64_t until_ms,
                       enum transport_fault *fault)
@@ -53,12 +72,16 @@ static int connect_to(int family, const struct sockaddr *address, socklen_t size
     if (connect(fd, address, size) == 0) {
         return fd;
     }
-    if ((errno == EINPROGRESS || errno == EAGAIN) && !wait_for(fd, POLLOUT, until_ms)) {
-        *fault = TRANSPORT_FAULT_SILENT;
-    } else if (errno == EINPROGRESS &&
-               getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_size) == 0 && error == 0) {
-        return fd;
+    error = errno;
+    if (error == EINPROGRESS && !wait_for(fd, POLLOUT, until_ms)) {
+        error = ETIMEDOUT;
+    } else if (error == EINPROGRESS) {
+        (void)getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_size);
+        if (error == 0) {
+            return fd;
+        }
     }
+    *fault = fault_of(family, error);
     (void)close(fd);
     return -1;
 }

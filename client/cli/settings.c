@@ -22,6 +22,7 @@ static const struct conf_key keys[KEY_COUNT] = {
 
 struct reading {
     struct settings *settings;
+    const char *path;
     const char *home;
     struct conf_mistakes *mistakes;
 };
@@ -40,19 +41,43 @@ static char **place_of(struct settings *settings, enum key key)
     return &settings->server_key;
 }
 
-static bool is_endpoint(const char *text)
+bool settings_is_endpoint(const char *text)
 {
-    return (strncmp(text, "ipc://", 6) == 0 || strncmp(text, "tcp://", 6) == 0) && text[6] != '\0';
+    if (strncmp(text, "ipc://", 6) == 0) {
+        return text[6] != '\0';
+    }
+    const char *colon = strrchr(text, ':');
+    const char *digits = colon == NULL ? "" : colon + 1;
+    const size_t size = strspn(digits, "0123456789");
+    if (strncmp(text, "tcp://", 6) != 0 || colon <= text + 6) {
+        return false;
+    }
+    if (strcmp(digits, "*") == 0) {
+        return true;
+    }
+    if (size == 0 || size > 5 || digits[size] != '\0') {
+        return false;
+    }
+    const unsigned long port = strtoul(digits, NULL, 10);
+    return port >= 1 && port <= 65535;
 }
 
-/* NULL: memory is out. */
-static char *text_create(const struct reading *reading, enum key key, const char *value)
+/* What a key file is named: one that is not absolute is beside the file that names it, wherever the
+ * program is started, so that nobody can put another in its place. NULL: memory is out. */
+static char *create_name(const struct reading *reading, enum key key, const char *value)
 {
-    char *text = NULL;
-    if (key == KEY_BROKER || strncmp(value, "~/", 2) != 0 || reading->home == NULL) {
+    const bool is_hex = strlen(value) == 64 && strspn(value, "0123456789abcdefABCDEF") == 64;
+    const char *slash = strrchr(reading->path, '/');
+    char *name = NULL;
+    if (key == KEY_BROKER || (key == KEY_SERVER_KEY && (is_hex || strcmp(value, "none") == 0))) {
         return strdup(value);
     }
-    return asprintf(&text, "%s/%s", reading->home, value + 2) == -1 ? NULL : text;
+    if (value[0] == '/' || strncmp(value, "~/", 2) == 0 || slash == NULL) {
+        return conf_file_name(value, reading->home);
+    }
+    return asprintf(&name, "%.*s/%s", (int)(slash - reading->path), reading->path, value) == -1
+               ? NULL
+               : name;
 }
 
 static void on_setting(void *context, const struct conf_setting *setting)
@@ -62,11 +87,11 @@ static void on_setting(void *context, const struct conf_setting *setting)
     const char *value = setting->values[0];
     char **place = place_of(reading->settings, key);
     char why[CONF_TEXT_SIZE];
-    if (value[0] == '\0' || (key == KEY_BROKER && !is_endpoint(value))) {
+    if (value[0] == '\0' || (key == KEY_BROKER && !settings_is_endpoint(value))) {
         conf_print_refused(&keys[key], value, why);
         conf_add_mistake(reading->mistakes, setting->line, "%s", why);
     } else if (*place == NULL) {
-        *place = text_create(reading, key, value);
+        *place = create_name(reading, key, value);
         if (*place == NULL) {
             conf_add_mistake(reading->mistakes, setting->line, "memory is out; expected some");
         }
@@ -76,7 +101,8 @@ static void on_setting(void *context, const struct conf_setting *setting)
 void settings_read(struct settings *settings, const char *path, const char *home,
                    struct conf_mistakes *mistakes)
 {
-    struct reading reading = {.settings = settings, .home = home, .mistakes = mistakes};
+    struct reading reading = {
+        .settings = settings, .path = path, .home = home, .mistakes = mistakes};
     const struct conf_reader reader = {.keys = keys,
                                        .key_count = KEY_COUNT,
                                        .manual = "treadle.conf(5)",

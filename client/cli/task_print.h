@@ -19,4 +19,9 @@ void task_row_add(struct table *table, const struct wire_task_row *row);
 /* One task for people, to stdout. */
 TREADLE_MUST_USE enum cli_exit task_print(const struct wire_task_info *info);
 
+/* The gate that an unsettled task waits at, without a subject: "waits: service demo is paused;
+ * ...". Free it; NULL: memory is out. */
+TREADLE_MUST_USE char *task_gate_in_words(const struct wire_task_info *info,
+                                          const struct wire_task_row *row);
+
 #endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "client/cli/contact.h"
@@ -10,16 +9,15 @@
 #include "client/cli/probe.h"
 #include "common/base/span.h"
 
-#define ROUND_TRIP_COUNT 5
+#define ROUND_TRIP_COUNT   5
+#define ROLES_TEXT_SIZE    64
+#define SERVICES_TEXT_SIZE (GLOB_COUNT_MAX * (PATTERN_SIZE_MAX + 2) + 1)
 
 struct finding {
     bool is_encrypted;
     char own_key[KEY_HEX_SIZE];
-    uint64_t epoch;
-    struct bytes version;
+    const struct wire_welcome *welcome;
     uint64_t round_trip_us; /* the shortest */
-    bool may_submit;
-    bool may_administer;
 };
 
 static uint64_t now_us(void)
@@ -64,89 +62,93 @@ static enum cli_exit measure(struct contact *contact, struct finding *finding)
     return code;
 }
 
-/* The broker does not tell rights, so they are tried out. An order about a worker of a name that
- * nobody has: */
-static enum cli_exit try_order(struct contact *contact, const struct treadle_task_id *id,
-                               struct finding *finding)
+/* ---- what the broker says of the key ---- */
+
+static const struct {
+    uint64_t right;
+    const char *name;
+} roles[] = {{RIGHT_SUBMIT, "submit"}, {RIGHT_WORK, "work"}, {RIGHT_ADMIN, "admin"}};
+#define ROLE_COUNT (sizeof(roles) / sizeof(roles[0]))
+
+/* "submit, admin"; "none" */
+static const char *roles_print(char out[ROLES_TEXT_SIZE], uint64_t rights)
 {
-    char name[TREADLE_ID_TEXT_SIZE];
-    struct message order = {.kind = MESSAGE_WORKER_DRAIN};
-    struct client_event *answer = NULL;
+    size_t size = 0;
 
-    order.as.worker_drain.name = bytes_from_text(treadle_id_format(id, name));
-    const enum cli_exit code = contact_ask(contact, &order, &answer);
-
-    if (code == CLI_DONE) {
-        finding->may_administer = answer->answer->kind == MESSAGE_DONE &&
-                                  answer->answer->as.done.status == DONE_NOT_FOUND;
-        client_event_destroy(&answer);
+    out[0] = '\0';
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        if ((rights & roles[i].right) != 0) {
+            size += (size_t)snprintf(out + size, ROLES_TEXT_SIZE - size, "%s%s",
+                                     size == 0 ? "" : ", ", roles[i].name);
+        }
     }
-    return code;
+    return size == 0 ? "none" : out;
 }
 
-static bool is_awaited(const struct client_event *event, const void *context)
+static const char *services_print(char out[SERVICES_TEXT_SIZE], struct wire_list services)
 {
-    (void)context;
-    return event->kind == CLIENT_EVENT_AWAITED;
+    struct wire_glob glob;
+    size_t size = 0;
+
+    out[0] = '\0';
+    while (wire_glob_next(&services, &glob)) {
+        size +=
+            (size_t)snprintf(out + size, SERVICES_TEXT_SIZE - size, "%s%.*s", size == 0 ? "" : ", ",
+                             (int)glob.text.size, (const char *)glob.text.data);
+    }
+    return size == 0 ? "none" : out;
 }
 
-/* Asking for a task that there is not. The broker may end the session for it: this comes last. */
-static enum cli_exit try_await(struct contact *contact, const struct treadle_task_id *id,
-                               struct finding *finding)
+static json_t *json_from_roles(uint64_t rights)
 {
-    const uint64_t until_ms = client_now_ms() + contact->arguments->connect_timeout_ms;
-    struct client_event *event = NULL;
-    enum cli_exit code = CLI_DONE;
+    json_t *array = json_array();
 
-    if (client_session_await(client_session_of(contact->client), *id) != TREADLE_OK) {
-        return cli_fail_memory();
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        if ((rights & roles[i].right) != 0 && !json_append(array, json_string(roles[i].name))) {
+            json_decref(array);
+            return NULL;
+        }
     }
-    while (code == CLI_DONE && event == NULL && client_now_ms() < until_ms &&
-           client_refused_code(contact->client) != REFUSED_RIGHTS) {
-        code = contact_pump(contact, until_ms, contact->signal_fd);
-        event = client_take_event(contact->client, is_awaited, NULL);
-    }
-    finding->may_submit = event != NULL;
-    client_event_destroy(&event);
-    if (code == CLI_DONE || client_refused_code(contact->client) == REFUSED_RIGHTS) {
-        return CLI_DONE;
-    }
-    contact_say(contact, code);
-    return code;
+    return array;
 }
 
-static enum cli_exit try_rights(struct contact *contact, struct finding *finding)
+static json_t *json_from_services(struct wire_list services)
 {
-    struct treadle_task_id id;
+    json_t *array = json_array();
+    struct wire_glob glob;
 
-    if (treadle_id_new(&id) != TREADLE_OK) {
-        return cli_fail(CLI_SYSTEM, "doctor: libsodium cannot start");
+    while (wire_glob_next(&services, &glob)) {
+        if (!json_append(array, json_from_text(glob.text))) {
+            json_decref(array);
+            return NULL;
+        }
     }
-    const enum cli_exit code = try_order(contact, &id, finding);
-
-    return code == CLI_DONE ? try_await(contact, &id, finding) : code;
+    return array;
 }
 
-static const char *rights_text(const struct finding *finding)
+static enum cli_exit print_json(const struct arguments *arguments, const struct finding *finding)
 {
-    if (finding->may_submit) {
-        return finding->may_administer ? "submit, administer" : "submit";
-    }
-    return finding->may_administer ? "administer" : "none";
+    const struct wire_welcome *welcome = finding->welcome;
+
+    return json_print(json_pack(
+        "{s:s, s:b, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "endpoint", arguments->broker, "encrypted",
+        finding->is_encrypted, "key", finding->own_key, "version", json_from_text(welcome->version),
+        "epoch", json_from_number(welcome->epoch), "principal", json_from_text(welcome->principal),
+        "roles", json_from_roles(welcome->rights), "services",
+        json_from_services(welcome->services), "round_trip_us",
+        json_from_number(finding->round_trip_us)));
 }
 
 static enum cli_exit print(const struct arguments *arguments, const struct finding *finding)
 {
+    const struct wire_welcome *welcome = finding->welcome;
+    char roles_text[ROLES_TEXT_SIZE];
+    char services_text[SERVICES_TEXT_SIZE];
+
     if (arguments->is_json) {
-        return json_print(json_pack("{s:s, s:b, s:s, s:o, s:o, s:b, s:b, s:o}", "endpoint",
-                                    arguments->broker, "encrypted", finding->is_encrypted, "key",
-                                    finding->own_key, "version", json_from_text(finding->version),
-                                    "epoch", json_from_number(finding->epoch), "may_submit",
-                                    finding->may_submit, "may_administer", finding->may_administer,
-                                    "round_trip_us", json_from_number(finding->round_trip_us)));
+        return print_json(arguments, finding);
     }
     struct table *facts = table_open_facts();
-    char *version = text_for_people(finding->version, false);
 
     table_add_fact(facts, "broker", "%s", arguments->broker);
     table_add_fact(facts, "connection", "%s",
@@ -155,13 +157,16 @@ static enum cli_exit print(const struct arguments *arguments, const struct findi
     if (finding->is_encrypted) {
         table_add_fact(facts, "own key", "%s", finding->own_key);
     }
-    table_add_fact(facts, "version", "%s", version == NULL ? "" : version);
-    table_add_fact(facts, "epoch", "%" PRIu64, finding->epoch);
-    table_add_fact(facts, "rights", "%s", rights_text(finding));
+    table_add_fact(facts, "version", "%.*s", (int)welcome->version.size,
+                   (const char *)welcome->version.data);
+    table_add_fact(facts, "epoch", "%" PRIu64, welcome->epoch);
+    table_add_fact(facts, "principal", "%.*s", (int)welcome->principal.size,
+                   (const char *)welcome->principal.data);
+    table_add_fact(facts, "roles", "%s", roles_print(roles_text, welcome->rights));
+    table_add_fact(facts, "services", "%s", services_print(services_text, welcome->services));
     table_add_fact(facts, "round trip", "%" PRIu64 ".%03" PRIu64 " ms",
                    finding->round_trip_us / 1000, finding->round_trip_us % 1000);
     table_add_fact(facts, "verdict", "all is well");
-    free(version);
     return table_print(&facts);
 }
 
@@ -176,17 +181,14 @@ static enum cli_exit doctor(const struct arguments *arguments)
         return code;
     }
     const uint8_t *key = client_public_key(contact.client);
-    const struct wire_welcome *welcome = client_session_welcome(client_session_of(contact.client));
 
     finding.is_encrypted = key != NULL;
     if (key != NULL) {
         key_print(finding.own_key, key);
     }
     code = measure(&contact, &finding);
-    code = code == CLI_DONE ? try_rights(&contact, &finding) : code;
-    if (code == CLI_DONE && welcome != NULL) {
-        finding.epoch = welcome->epoch;
-        finding.version = welcome->version;
+    finding.welcome = client_session_welcome(client_session_of(contact.client));
+    if (code == CLI_DONE && finding.welcome != NULL) {
         code = print(arguments, &finding);
     }
     contact_close(&contact);

@@ -4,11 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "client/cli/follow.h"
 #include "client/cli/task_print.h"
-#include "common/base/span.h"
 #include "common/base/uuid.h"
 
 #define PAGE_COUNT 512
@@ -257,94 +255,6 @@ const struct verb verb_task_ls = {
 
 /* ---- explain ---- */
 
-/* "another 7s", "until 2026-01-31T10:00:00.000Z (another 7s)" or "" when it is not known. */
-static void left_print(char *out, size_t size, uint64_t left_ms, bool with_instant)
-{
-    char span[SPAN_TEXT_SIZE];
-    char instant[INSTANT_TEXT_SIZE];
-    struct timespec now;
-    uint64_t shown_ms = left_ms < 1000 ? left_ms : (left_ms + 999) / 1000 * 1000;
-
-    out[0] = '\0';
-    if (left_ms == 0) {
-        return;
-    }
-    span_print(span, sizeof(span), shown_ms);
-    if (!with_instant || clock_gettime(CLOCK_REALTIME, &now) == -1) {
-        snprintf(out, size, " for another %s", span);
-        return;
-    }
-    instant_print(instant, (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + left_ms);
-    snprintf(out, size, " until %s (another %s)", instant, span);
-}
-
-/* One sentence: the gate that the task waits at. NULL: memory is out. */
-static char *gate_in_words(const struct wire_task_info *info, const struct wire_task_row *row)
-{
-    char *text = NULL;
-    char left[96];
-    int service_size = (int)row->service.size;
-    const char *service = (const char *)row->service.data;
-    int task_size = (int)row->task.size;
-    const char *task = (const char *)row->task.data;
-    int size = -1;
-
-    left_print(left, sizeof(left), info->reason_left_ms,
-               row->reason == WAIT_BACKOFF || row->reason == WAIT_DELAY);
-    switch ((enum wait_reason)row->reason) {
-    case WAIT_DELAY:
-        size = asprintf(&text, "waits for its delay%s", left);
-        break;
-    case WAIT_BACKOFF:
-        size =
-            asprintf(&text, "waits for its next attempt: backoff%s, after %llu spent of %llu", left,
-                     (unsigned long long)row->retry_index, (unsigned long long)row->attempts_max);
-        break;
-    case WAIT_PAUSED:
-        size = asprintf(&text, "waits: service %.*s is paused; treadle service resume %.*s",
-                        service_size, service, service_size, service);
-        break;
-    case WAIT_BREAKER:
-        size = asprintf(&text, "waits: the breaker of %.*s is open%s", service_size, service, left);
-        break;
-    case WAIT_PROBES:
-        size = asprintf(&text, "waits: the breaker of %.*s is half-open and its probes are taken",
-                        service_size, service);
-        break;
-    case WAIT_BUDGET:
-        size = asprintf(&text, "waits: the retry budget of %.*s is spent%s", service_size, service,
-                        left);
-        break;
-    case WAIT_NO_WORKER:
-        size = asprintf(
-            &text, "waits: no worker serves %.*s.%.*s; treadle work %.*s.%.*s -- COMMAND",
-            service_size, service, task_size, task, service_size, service, task_size, task);
-        break;
-    case WAIT_NO_SLOT:
-        size = asprintf(&text, "waits: no worker that serves %.*s.%.*s has a free slot",
-                        service_size, service, task_size, task);
-        break;
-    case WAIT_NONE:
-    case WAIT_TURN:
-        size = asprintf(&text, "waits for its turn");
-        break;
-    case WAIT_UPSTREAM:
-        size = asprintf(&text, "waits for a task that it depends on");
-        break;
-    case WAIT_RATE:
-        size = asprintf(&text, "waits: the rate limit of %.*s is reached%s", service_size, service,
-                        left);
-        break;
-    case WAIT_CAP:
-        size = asprintf(&text, "waits: as many tasks of %.*s run as may at once", service_size,
-                        service);
-        break;
-    case WAIT_REASON_COUNT:
-        break;
-    }
-    return size == -1 ? NULL : text;
-}
-
 /* One sentence without its subject. NULL: memory is out. */
 static char *explain_in_words(const struct wire_task_info *info, const struct wire_task_row *row)
 {
@@ -363,7 +273,7 @@ static char *explain_in_words(const struct wire_task_info *info, const struct wi
         return text;
     }
     if (row->state < TASK_SUCCEEDED) {
-        return gate_in_words(info, row);
+        return task_gate_in_words(info, row);
     }
     if (asprintf(&text, "does not wait: it has %s",
                  row->state == TASK_CANCELLED ? "been cancelled" : task_state_text(row->state)) ==

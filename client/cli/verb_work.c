@@ -63,9 +63,29 @@ static enum cli_exit read_file(const struct arguments *arguments, struct runner_
 {
     struct conf_mistakes mistakes = {.count = 0};
 
-    *config = runner_config_read(arguments->config, &mistakes);
+    *config = runner_config_read(arguments->config, arguments->home, &mistakes);
     return *config == NULL ? cli_fail_memory()
                            : cli_say_mistakes("work", arguments->config, &mistakes);
+}
+
+/* Flags and the environment go before the file of -c, and that before treadle.conf. */
+static void set_contact(struct worker_config *worker, const struct arguments *arguments,
+                        struct runner_config *config)
+{
+    const struct settings *settings = &arguments->settings;
+
+    /* the arguments have treadle.conf's own text where nothing goes before it */
+    worker->broker = arguments->is_broker_given ? arguments->broker : NULL;
+    worker->identity = arguments->identity != settings->identity ? arguments->identity : NULL;
+    worker->server_key =
+        arguments->server_key != settings->server_key ? arguments->server_key : NULL;
+    if (config != NULL) {
+        runner_config_apply(config, worker, is_given(arguments, OPTION_POOL));
+    }
+    /* treadle.conf, or the default */
+    worker->broker = worker->broker != NULL ? worker->broker : arguments->broker;
+    worker->identity = worker->identity != NULL ? worker->identity : arguments->identity;
+    worker->server_key = worker->server_key != NULL ? worker->server_key : arguments->server_key;
 }
 
 static enum cli_exit work(const struct arguments *arguments)
@@ -78,9 +98,7 @@ static enum cli_exit work(const struct arguments *arguments)
         .is_permanent_exit = arguments->is_permanent_exit,
     };
     struct runner_options options = {
-        .worker = {.identity = arguments->identity,
-                   .server_key = arguments->server_key,
-                   .name = arguments->name,
+        .worker = {.name = arguments->name,
                    .slots = (uint32_t)arguments->slots,
                    .is_threaded = arguments->is_threaded,
                    .memory_max = arguments->memory_max,
@@ -106,13 +124,7 @@ static enum cli_exit work(const struct arguments *arguments)
         code = read_file(arguments, &config);
     }
     if (code == CLI_DONE) {
-        options.worker.broker = arguments->is_broker_given ? arguments->broker : NULL;
-        if (config != NULL) {
-            runner_config_apply(config, &options.worker, is_given(arguments, OPTION_POOL));
-        }
-        if (options.worker.broker == NULL) {
-            options.worker.broker = arguments->broker; /* the default */
-        }
+        set_contact(&options.worker, arguments, config);
         code = (enum cli_exit)runner_main(&options);
     }
     runner_config_destroy(&config);

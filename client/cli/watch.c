@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/cli/task_print.h"
 #include "common/base/span.h"
 
 #define LOOK_EVERY_MS      1000 /* how often to ask why a task waits */
 #define LOST_NOTE_MS       1000 /* how long the broker is away before it is said */
+#define GATE_NOTE_MS       2000 /* and for how long a service hands nothing out */
 #define PATTERNS_TEXT_SIZE 512
 #define PATTERNS_SHOWN_MAX 8
 
@@ -119,12 +121,48 @@ static bool is_without_worker(const struct message *info)
            wire_task_row_next(&rows, &row) && row.reason == WAIT_NO_WORKER;
 }
 
+/* The gates at which all tasks of a service wait, for longer than a person would think. */
+static bool is_service_gate(uint64_t reason)
+{
+    return reason == WAIT_PAUSED || reason == WAIT_BREAKER || reason == WAIT_PROBES;
+}
+
+/* Says why nothing moves once it has been so for a while, and again only when the reason is another
+ * one. */
+static void look_at_gate(struct watch *watch, const struct message *info, uint64_t now_ms)
+{
+    struct wire_list rows = info->as.task_info.rows;
+    struct wire_task_row row = {.reason = WAIT_NONE};
+
+    if (info->kind != MESSAGE_TASK_INFO || !wire_task_row_next(&rows, &row) ||
+        row.state >= TASK_RUNNING || !is_service_gate(row.reason)) {
+        row.reason = WAIT_NONE;
+    }
+    if (row.reason != watch->gate) {
+        watch->gate = row.reason;
+        watch->gate_since_ms = now_ms;
+        watch->is_gate_noted = false;
+    }
+    if (row.reason == WAIT_NONE || watch->is_gate_noted ||
+        now_ms - watch->gate_since_ms < GATE_NOTE_MS) {
+        return;
+    }
+    char *sentence = task_gate_in_words(&info->as.task_info, &row);
+
+    if (sentence != NULL) {
+        cli_note("%s: %s %s", verb_name(watch), watch->name, sentence);
+    }
+    watch->is_gate_noted = true;
+    free(sentence);
+}
+
 /* The answer to a look at the task. */
 static void on_look(struct watch *watch, const struct message *info)
 {
     uint64_t now_ms = client_now_ms();
 
     watch->next_look_at_ms = now_ms + LOOK_EVERY_MS;
+    look_at_gate(watch, info, now_ms);
     if (!is_without_worker(info)) {
         watch->no_worker_since_ms = 0;
         watch->is_noted = false;

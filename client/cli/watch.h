@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 /*
- * What a verb that waits for tasks watches beside them: whether a worker serves them, and whether
- * the broker is away. Says both on stderr, once each time. One thread.
+ * What a verb that waits for tasks watches beside them: whether a worker serves them, whether their
+ * service lets them go, and whether the broker is away. Says each on stderr, once each time. One
+ * thread.
  */
 #ifndef TREADLE_CLI_WATCH_H
 #define TREADLE_CLI_WATCH_H
@@ -22,6 +23,9 @@ struct watch {
     uint64_t next_look_at_ms; /* UINT64_MAX: an answer is under way, or no more looks */
     uint64_t looked_at_ms;
     uint64_t no_worker_since_ms; /* 0: one serves it, or not known */
+    uint64_t gate;               /* enum wait_reason: why its service hands nothing out; or none */
+    uint64_t gate_since_ms;
+    bool is_gate_noted;
     uint64_t look_request;
     uint64_t workers_request;
 };

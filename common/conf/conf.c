@@ -356,6 +356,17 @@ static void end_section(struct reading *reading)
     }
 }
 
+static bool is_section(const struct conf_reader *reader, const struct token *name)
+{
+    for (size_t i = 0; i < reader->section_count; i++) {
+        const char *section = reader->sections[i].name;
+        if (strlen(section) == name->size && memcmp(section, name->text, name->size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Makes the section of this name the current one, or else one whose name is near. */
 static void choose_section(struct reading *reading, const struct token *name)
 {
@@ -375,10 +386,32 @@ static void choose_section(struct reading *reading, const struct token *name)
             reading->is_section_known = true;
         }
     }
-    if (!reading->is_section_known) {
+    if (reader->section_count == 0) {
+        char quoted[TOKEN_QUOTED_SIZE];
+        conf_add_mistake(reading->mistakes, name->line,
+                         "%s: a section, and there are none here; expected NAME = VALUE",
+                         token_quote(quoted, name));
+    } else if (!reading->is_section_known) {
         tell_unknown(reading, name, "no such section", &guess);
     }
     free(text);
+}
+
+/* At the opening brace, in a section, after a name that is no section's: passes what is in it. */
+static void skip_nested(struct reading *reading, const struct token *name)
+{
+    struct tokens *tokens = &reading->tokens;
+    char quoted[TOKEN_QUOTED_SIZE];
+    size_t depth = 0;
+    if (!is_place_unknown(reading)) {
+        tokens_tell(tokens, name->line, "%s: a section in a section; expected NAME = VALUE",
+                    token_quote(quoted, name));
+    }
+    do {
+        depth += tokens->token.kind == TOKEN_OPEN ? 1 : 0;
+        depth -= tokens->token.kind == TOKEN_CLOSE ? 1 : 0;
+        tokens_advance(tokens);
+    } while (depth > 0 && tokens->token.kind != TOKEN_END);
 }
 
 /* At the opening brace, after NAME and maybe a title (of size 0 if not). */
@@ -446,9 +479,12 @@ static void scan_statement(struct reading *reading)
         title = tokens->token;
         tokens_advance(tokens);
     }
-    if (tokens->token.kind == TOKEN_OPEN && reading->reader->section_count > 0 &&
-        find_key(reading, &name) == NO_KEY) {
-        scan_section(reading, &name, &title);
+    if (tokens->token.kind == TOKEN_OPEN && find_key(reading, &name) == NO_KEY) {
+        if (reading->section_line != 0 && !is_section(reading->reader, &name)) {
+            skip_nested(reading, &name);
+        } else {
+            scan_section(reading, &name, &title);
+        }
         return;
     }
     if (!is_place_unknown(reading)) {
@@ -488,8 +524,20 @@ static void scan_all(struct reading *reading)
 
 /* ---- the file ---- */
 
+/* Who may write a file that says who may do what, may do everything; NULL: nobody else may. */
+static const char *unguarded(const struct stat *state)
+{
+    if (state->st_uid != 0 && state->st_uid != geteuid()) {
+        return "belongs to another user; expected one of root or of the user who reads it";
+    }
+    return (state->st_mode & (S_IWGRP | S_IWOTH)) != 0
+               ? "may be written by others; expected a file that only its owner may write: "
+                 "chmod go-w"
+               : NULL;
+}
+
 /* What is in the way of reading the file; NULL: nothing. */
-static const char *unreadable(const struct stat *state)
+static const char *unreadable(const struct stat *state, bool is_guarded)
 {
     if (S_ISDIR(state->st_mode)) {
         return "is a directory; expected a file of NAME = VALUE lines";
@@ -497,11 +545,14 @@ static const char *unreadable(const struct stat *state)
     if (!S_ISREG(state->st_mode)) {
         return "is not a regular file; expected a file of NAME = VALUE lines";
     }
-    return state->st_size > CONF_FILE_SIZE_MAX ? "is too large; expected at most 1MiB" : NULL;
+    if (state->st_size > CONF_FILE_SIZE_MAX) {
+        return "is too large; expected at most 1MiB";
+    }
+    return is_guarded ? unguarded(state) : NULL;
 }
 
 /* The text, allocated, with a NUL behind it; NULL: *mistakes says why. */
-static char *load(const char *path, size_t *size, struct conf_mistakes *mistakes)
+static char *load(const char *path, bool is_guarded, size_t *size, struct conf_mistakes *mistakes)
 {
     struct stat state;
     char *text = NULL;
@@ -509,7 +560,7 @@ static char *load(const char *path, size_t *size, struct conf_mistakes *mistakes
     ssize_t got = -1;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd != -1 && fstat(fd, &state) == 0) {
-        why = unreadable(&state);
+        why = unreadable(&state, is_guarded);
         text = why == NULL ? calloc(1, (size_t)state.st_size + 1) : NULL;
     }
     if (text != NULL) {
@@ -548,7 +599,7 @@ void conf_read(const char *path, const struct conf_reader *reader, struct conf_m
     struct reading reading = {.reader = reader, .mistakes = mistakes};
     struct tokens *tokens = &reading.tokens;
     TREADLE_ASSERT(reader->key_count <= CONF_KEY_COUNT_MAX);
-    char *text = load(path, &tokens->size, mistakes);
+    char *text = load(path, reader->is_guarded, &tokens->size, mistakes);
     if (text == NULL) {
         return;
     }

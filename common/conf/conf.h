@@ -100,6 +100,10 @@ bool conf_parse_value(const struct conf_key *key, const char *text, uint64_t *va
 /* Writes such a text for a value that the program itself refuses. */
 void conf_print_refused(const struct conf_key *key, const char *text, char *why);
 
+/* A file's name as a person wrote it, with `home` for the ~ of a leading ~/ (NULL: it stays). Free
+ * it; NULL: memory is out. */
+char *conf_file_name(const char *text, const char *home);
+
 /* ---- files ---- */
 
 /* NAME "TITLE" { ... }: the settings up to its end belong to it. */
@@ -125,6 +129,7 @@ struct conf_reader {
     const struct conf_section *sections;
     size_t section_count;
     const char *manual; /* where the keys are told, such as "treadled.conf(5)" */
+    bool is_guarded;    /* refused if others than root and this process' user may write the file */
     void *context;
     void (*on_setting)(void *context, const struct conf_setting *setting);
     /* With sections only. title: "" if there is none. */

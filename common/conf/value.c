@@ -188,3 +188,12 @@ bool conf_parse_value(const struct conf_key *key, const char *text, uint64_t *va
     *value = parsed;
     return true;
 }
+
+char *conf_file_name(const char *text, const char *home)
+{
+    char *name = NULL;
+    if (home == NULL || strncmp(text, "~/", 2) != 0) {
+        return strdup(text);
+    }
+    return asprintf(&name, "%s/%s", home, text + 2) == -1 ? NULL : name;
+}

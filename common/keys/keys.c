@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -248,8 +249,27 @@ struct loaded {
     size_t size;
 };
 
+static bool hex_decode(uint8_t key[KEY_SIZE], const char *text);
+
+/* Whether a key may have been given in the place of a file's name: it could be a secret one, and
+ * messages end up in logs. Paths that begin as such are none. */
+static bool is_like_key(const char *text)
+{
+    uint8_t key[KEY_SIZE];
+    const bool is_like = text[0] != '/' && text[0] != '.' &&
+                         (hex_decode(key, text) || z85_decode(key, text, strlen(text)));
+    sodium_memzero(key, sizeof(key));
+    return is_like;
+}
+
 static enum treadle_status refuse_for_errno(char why[KEY_WHY_SIZE], const char *path)
 {
+    if ((errno == ENOENT || errno == ENOTDIR) && is_like_key(path)) {
+        return refuse(
+            why, TREADLE_E_NOT_FOUND,
+            "there is no such key file, and its name looks like a key itself, so it is not "
+            "repeated here; if it was a secret one, others may have seen it: " MAKE_ONE);
+    }
     if (errno == ENOENT || errno == ENOTDIR) {
         return refuse(why, TREADLE_E_NOT_FOUND, "%.300s: no such key file; " MAKE_ONE, path);
     }
@@ -266,6 +286,12 @@ static enum treadle_status refuse_for_errno(char why[KEY_WHY_SIZE], const char *
     return refuse(why, TREADLE_E_IO, "%.300s: cannot be read: %s", path, strerrordesc_np(errno));
 }
 
+static bool has_end(const char *name, const char *end)
+{
+    const size_t size = strlen(name);
+    return size >= strlen(end) && strcmp(name + size - strlen(end), end) == 0;
+}
+
 /* What must hold of a file before a secret of it is trusted. */
 static enum treadle_status check_secret_file(const struct stat *state, const char *path,
                                              char why[KEY_WHY_SIZE])
@@ -275,6 +301,10 @@ static enum treadle_status check_secret_file(const struct stat *state, const cha
                       "%.300s: belongs to user %u, and this process runs as user %u; use a key "
                       "file of your own",
                       path, (unsigned)state->st_uid, (unsigned)geteuid());
+    }
+    if ((state->st_mode & 077U) != 0 && has_end(path, ".pub")) {
+        return refuse(why, TREADLE_E_INVALID,
+                      "%.300s: is a public key by its name; name the file that ends in .key", path);
     }
     if ((state->st_mode & 077U) != 0) {
         return refuse(why, TREADLE_E_INVALID,
@@ -348,10 +378,16 @@ static enum treadle_status load(struct loaded *loaded, const char *path, bool is
 
 /* ---- pairs ---- */
 
-/* NULL without memory. Writable until pair_seal(). */
+/* NULL without memory. Writable until pair_seal(). A process that is forked off finds zeros. */
 static struct key_pair *pair_new(void)
 {
-    return sodium_malloc(sizeof(struct key_pair));
+    struct key_pair *pair = sodium_malloc(sizeof(*pair));
+    const size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    if (pair != NULL) {
+        uint8_t *page = (uint8_t *)pair - (uintptr_t)pair % page_size; /* it is within one */
+        (void)madvise(page, page_size, MADV_WIPEONFORK);
+    }
+    return pair;
 }
 
 static struct key_pair *pair_seal(struct key_pair *pair)
@@ -419,7 +455,11 @@ enum treadle_status key_pair_create(struct key_pair **out)
 
 void key_pair_close(struct key_pair **pair)
 {
-    sodium_free(*pair); /* wipes */
+    /* In a process that was forked off, libsodium's marks are gone with the key: it would take that
+     * for an overflow and end the process. */
+    if (*pair != NULL && !sodium_is_zero((*pair)->public_key, KEY_SIZE)) {
+        sodium_free(*pair); /* wipes */
+    }
     *pair = NULL;
 }
 
@@ -561,13 +601,23 @@ enum treadle_status key_pair_write(const struct key_pair *pair, const char *name
 {
     const char *stage = "";
     why[0] = '\0';
+    if (has_end(name, ".key") || has_end(name, ".pub")) {
+        return refuse(why, TREADLE_E_INVALID,
+                      "'%.100s' is no name for a key; give it without .key or .pub, of which there "
+                      "will be one each",
+                      name);
+    }
     if (!is_key_name(name)) {
         return refuse(why, TREADLE_E_INVALID,
                       "'%.100s' is no name for a key; give 1 to 64 characters of A-Z a-z 0-9 . _ - "
-                      "and no dot first",
+                      "and no dot first, and a directory with --dir",
                       name);
     }
     const int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir_fd == -1 && errno == ENOENT) {
+        return refuse(why, TREADLE_E_IO, "%.200s: no such directory; make it with: mkdir -p %.200s",
+                      dir, dir);
+    }
     if (dir_fd == -1) {
         return refuse(why, TREADLE_E_IO, "%.300s: %s; give a directory with --dir", dir,
                       strerrordesc_np(errno));
@@ -625,8 +675,9 @@ static void copy_name(char name[KEY_NAME_SIZE], const struct value *value)
     name[size] = '\0';
 }
 
-enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_NAME_SIZE],
-                                          const char *text, char why[KEY_WHY_SIZE])
+static enum treadle_status public_read(uint8_t key[KEY_SIZE], char name[KEY_NAME_SIZE],
+                                       const char *text, bool is_secret_admitted,
+                                       char why[KEY_WHY_SIZE])
 {
     struct loaded loaded = {.text = NULL};
     uint8_t decoded[KEY_SIZE];
@@ -636,7 +687,7 @@ enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_N
         return TREADLE_OK;
     }
     enum treadle_status status = load(&loaded, text, false, why);
-    if (status == TREADLE_E_NOT_FOUND) {
+    if (status == TREADLE_E_NOT_FOUND && !is_like_key(text)) {
         return refuse(why, status,
                       "%.300s: neither 64 hexadecimal digits nor a file; give one of them", text);
     }
@@ -648,6 +699,11 @@ enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_N
         !z85_decode(decoded, certificate.public_key.text, certificate.public_key.size)) {
         status = refuse(why, TREADLE_E_INVALID,
                         "%.300s: is not a key file, or was cut short; name a .pub file", text);
+    } else if (certificate.secret_key.text != NULL && !is_secret_admitted) {
+        status = refuse(why, TREADLE_E_INVALID,
+                        "%.300s: has the secret key, which must not leave its owner; name the file "
+                        "that ends in .pub",
+                        text);
     } else {
         memcpy(key, decoded, sizeof(decoded));
         copy_name(name, &certificate.name);
@@ -656,10 +712,16 @@ enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_N
     return status;
 }
 
+enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_NAME_SIZE],
+                                          const char *text, char why[KEY_WHY_SIZE])
+{
+    return public_read(key, name, text, true, why);
+}
+
 enum treadle_status key_public_read(uint8_t key[KEY_SIZE], const char *text, char why[KEY_WHY_SIZE])
 {
     char name[KEY_NAME_SIZE];
-    return key_public_read_named(key, name, text, why);
+    return public_read(key, name, text, false, why);
 }
 
 void key_print(char hex[KEY_HEX_SIZE], const uint8_t key[KEY_SIZE])

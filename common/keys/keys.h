@@ -21,7 +21,8 @@
 #define KEY_WHY_SIZE  512
 
 /* A key pair; its secret half is in memory of sodium_malloc(), read-only, locked where the system
- * admits it, wiped at the end. */
+ * admits it, wiped at the end. A process that is forked off finds zeros there and may only close
+ * it. */
 struct key_pair;
 
 /* Reads a file with a secret key. Refused (TREADLE_E_INVALID): not a regular file, a symbolic link,
@@ -41,16 +42,18 @@ const uint8_t *key_pair_secret(const struct key_pair *pair);
 
 /* Writes DIR/NAME.key (0600, with the secret) and DIR/NAME.pub (0644). Never overwrites:
  * TREADLE_E_CONFLICT, and then neither is written. TREADLE_E_INVALID: NAME is not 1..64 bytes of
- * [A-Za-z0-9._-] or begins with a dot; TREADLE_E_IO. */
+ * [A-Za-z0-9._-], begins with a dot or ends in .key or .pub; TREADLE_E_IO. */
 enum treadle_status key_pair_write(const struct key_pair *pair, const char *name, const char *dir,
                                    char why[KEY_WHY_SIZE]);
 
-/* Reads a public key: 64 hexadecimal digits, or the name of a .pub or .key file (of whose secret
- * nothing is looked at). */
+/* Reads another's public key: 64 hexadecimal digits, or the name of a .pub file. TREADLE_E_INVALID:
+ * no key file, or one with a secret key, which only its owner should have; TREADLE_E_NOT_FOUND,
+ * TREADLE_E_IO, TREADLE_E_NOMEM. */
 enum treadle_status key_public_read(uint8_t key[KEY_SIZE], const char *text,
                                     char why[KEY_WHY_SIZE]);
 
-/* As key_public_read(), and the name that the file gives the key; "" if there is none. */
+/* As key_public_read(), but of a .key file, too, of whose secret nothing is looked at; and the name
+ * that the file gives the key, "" if there is none. */
 enum treadle_status key_public_read_named(uint8_t key[KEY_SIZE], char name[KEY_NAME_SIZE],
                                           const char *text, char why[KEY_WHY_SIZE]);
 

@@ -52,14 +52,44 @@ static enum treadle_status no_identity(char why[KEY_WHY_SIZE])
 {
     (void)snprintf(why, KEY_WHY_SIZE,
                    "there is a server key, but no identity to show to the broker; make one with: "
-                   "treadle key gen identity --dir ~/" FOLDER);
+                   "mkdir -p ~/" FOLDER " && treadle key gen identity --dir ~/" FOLDER);
+    return TREADLE_E_KEY;
+}
+
+static bool is_tcp(const char *endpoint)
+{
+    return strncmp(endpoint, "tcp://", 6) == 0;
+}
+
+/* A broker of ours is plain on the loopback only: a plain connection to anywhere else would be with
+ * somebody who pretends to be one, and is nothing to fall into because a file was not found. */
+static bool is_loopback(const char *endpoint)
+{
+    static const char *const starts[] = {"tcp://127.", "tcp://localhost:", "tcp://[::1]:"};
+    for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++) {
+        /* Nothing but digits behind it: 127.example.org is elsewhere, and SOURCE;TARGET may be. */
+        const size_t size = strlen(starts[i]);
+        if (strncmp(endpoint, starts[i], size) == 0 &&
+            endpoint[size + strspn(endpoint + size, "0123456789.:")] == '\0') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum treadle_status no_server_key(const char *endpoint, char why[KEY_WHY_SIZE])
+{
+    (void)snprintf(why, KEY_WHY_SIZE,
+                   "%.200s: no server key is known, and without one anybody on the way could read "
+                   "along; give the broker's .pub file with --server-key, or have it as "
+                   "~/" FOLDER "/server.pub, or go without: --server-key none",
+                   endpoint);
     return TREADLE_E_KEY;
 }
 
 static bool is_encrypted(const char *endpoint, const char *server_key)
 {
-    return strncmp(endpoint, "tcp://", 6) == 0 && server_key != NULL &&
-           strcmp(server_key, "none") != 0;
+    return is_tcp(endpoint) && server_key != NULL && strcmp(server_key, "none") != 0;
 }
 
 enum treadle_status credentials_open(struct credentials *credentials,
@@ -80,6 +110,10 @@ enum treadle_status credentials_open(struct credentials *credentials,
     }
     server_key = server_key != NULL ? server_key : own_file(server_path, "server.pub");
     enum treadle_status status = read_identity(credentials, identity, why);
+    if (status == TREADLE_OK && server_key == NULL && is_tcp(source->endpoint) &&
+        !is_loopback(source->endpoint)) {
+        status = no_server_key(source->endpoint, why);
+    }
     if (status != TREADLE_OK || !is_encrypted(source->endpoint, server_key)) {
         credentials_close(credentials); /* what is not used is not kept */
         return status;

@@ -32,8 +32,9 @@ struct credentials_source {
 };
 
 /* Reads them. An identity that was named is read whatever the endpoint, so that a file that must
- * not be trusted is never passed over. TREADLE_E_KEY: a file is refused, or there is a server key
- * and no identity; TREADLE_E_NOMEM; `why` says more. */
+ * not be trusted is never passed over. TREADLE_E_KEY: a file is refused, there is a server key and
+ * no identity, or none is known for a tcp:// endpoint that is not on the loopback;
+ * TREADLE_E_NOMEM; `why` says more. */
 enum treadle_status credentials_open(struct credentials *credentials,
                                      const struct credentials_source *source,
                                      char why[KEY_WHY_SIZE]);

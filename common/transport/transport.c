@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <sodium.h>
 #include <zmq.h>
@@ -77,6 +78,8 @@ static void set_fault(struct peer_transport *transport, enum transport_fault fau
     static const char *const texts[TRANSPORT_FAULT_COUNT] = {
         [TRANSPORT_FAULT_UNRESOLVED] = "the host in %s is not known",
         [TRANSPORT_FAULT_NOTHING_LISTENS] = "nothing listens at %s",
+        [TRANSPORT_FAULT_UNREACHABLE] = "there is no way to %s",
+        [TRANSPORT_FAULT_FORBIDDEN] = "this user may not open %s",
         [TRANSPORT_FAULT_NOT_ZEROMQ] = "what listens at %s does not speak ZeroMQ",
         [TRANSPORT_FAULT_SILENT] = "what listens at %s does not answer",
         [TRANSPORT_FAULT_WANTS_KEYS] = "the broker at %s wants keys, and none were given here",
@@ -235,8 +238,11 @@ static enum treadle_status open_sockets(struct peer_transport *transport)
         zmq_connect(transport->monitor, monitor_endpoint) != 0) {
         return io_error(transport, "cannot watch the socket");
     }
-    if (zmq_connect(transport->socket, transport->endpoint) != 0) {
-        const int error = zmq_errno();
+    /* libzmq knows other transports, of which most have no keys. */
+    const bool is_known = strncmp(transport->endpoint, "tcp://", 6) == 0 ||
+                          strncmp(transport->endpoint, "ipc://", 6) == 0;
+    if (!is_known || zmq_connect(transport->socket, transport->endpoint) != 0) {
+        const int error = is_known ? zmq_errno() : EINVAL;
         if (error == EMFILE || error == ENOMEM || error == ETERM || error == EMTHREAD) {
             return io_error(transport, "cannot connect");
         }
@@ -322,10 +328,18 @@ enum treadle_status peer_transport_reopen(struct peer_transport *transport)
 
 /* ---- the monitor ---- */
 
+/* libzmq does not say why it could not connect. */
+static bool is_forbidden(const char *endpoint)
+{
+    return strncmp(endpoint, "ipc:///", 7) == 0 && access(endpoint + 6, W_OK) == -1 &&
+           errno == EACCES;
+}
+
 static void on_closed(struct peer_transport *transport)
 {
     if (!transport->is_unresolved) {
-        set_fault(transport, TRANSPORT_FAULT_NOTHING_LISTENS);
+        set_fault(transport, is_forbidden(transport->endpoint) ? TRANSPORT_FAULT_FORBIDDEN
+                                                               : TRANSPORT_FAULT_NOTHING_LISTENS);
     }
     transport->broken_off = 0;
 }

@@ -31,6 +31,8 @@ enum transport_fault {
     TRANSPORT_FAULT_NONE, /* there is one, or nothing is known yet */
     TRANSPORT_FAULT_UNRESOLVED,
     TRANSPORT_FAULT_NOTHING_LISTENS,
+    TRANSPORT_FAULT_UNREACHABLE, /* there is no way to the host; libzmq does not tell */
+    TRANSPORT_FAULT_FORBIDDEN,   /* this user may not open the ipc path */
     TRANSPORT_FAULT_NOT_ZEROMQ,
     TRANSPORT_FAULT_SILENT,       /* it takes the connection and says nothing */
     TRANSPORT_FAULT_WANTS_KEYS,   /* and there are none on this side */

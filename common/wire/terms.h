@@ -28,6 +28,7 @@
 #define ENTRY_COUNT_MAX        1024
 #define TEMPLATE_COUNT_MAX     256
 #define SERVE_COUNT_MAX        256
+#define GLOB_COUNT_MAX         64 /* of a principal's services */
 #define HELD_COUNT_MAX         65536
 #define SLOT_COUNT_MAX         65536
 #define COUNTER_COUNT_MAX      256
@@ -50,6 +51,12 @@
 #define SUBMIT_VOLATILE  2U
 #define SUBMIT_WATCH     4U
 #define SUBMIT_FLAGS_MAX 7U
+
+/* What a principal may do: its roles. */
+#define RIGHT_SUBMIT 1U
+#define RIGHT_WORK   2U
+#define RIGHT_ADMIN  4U
+#define RIGHT_ALL    7U
 
 #define SETTLED_CANCEL_REQUESTED 1U
 #define SETTLED_RESULT_GONE      2U

@@ -24,6 +24,7 @@
 
 #include "bench/peers.h"
 #include "common/base/bytes.h"
+#include "tests/support/canary.h"
 
 #define then_it_fails(...)                                                                         \
     do {                                                                                           \
@@ -53,9 +54,12 @@ static void given_a_broker(void)
 {
     static char program[4200];
     const char *self = self_path();
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): before any thread */
+    const char *level = getenv("TREADLE_LOG_LEVEL");
     (void)snprintf(program, sizeof program, "%.*s/../bin/treadled",
                    (int)(strrchr(self, '/') - self), self);
-    const char *const arguments[] = {program, "--log-level", "error", "--listen", endpoint, NULL};
+    const char *const arguments[] = {program,    "--log-level", level == NULL ? "error" : level,
+                                     "--listen", endpoint,      NULL};
     broker = start(arguments, true);
 }
 
@@ -144,7 +148,7 @@ static enum treadle_status submit(uint32_t number, const void *body, size_t body
 static void when_it_submits(uint32_t first, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        assert_int_equal(submit(first + i, "body", 4), TREADLE_OK);
+        assert_int_equal(submit(first + i, CANARY_BODY, CANARY_SIZE), TREADLE_OK);
     }
 }
 
@@ -287,7 +291,7 @@ static void test_application_in_poll_settles_many_tasks_from_one_thread(void **u
     given_a_client_with(.in_flight_max = 1000);
     struct pollfd item = {.fd = treadle_client_fd(client), .events = POLLIN};
     for (uint32_t next = 0; next < TASK_COUNT_MAX;) {
-        const enum treadle_status status = submit(next, "body", 4);
+        const enum treadle_status status = submit(next, CANARY_BODY, CANARY_SIZE);
         if (status == TREADLE_OK) {
             next++;
             continue;

@@ -33,21 +33,61 @@ step "nothing listens, or there is no such host"
 then_doctor_says 69 'nothing listens there; start one with: treadle dev' --broker tcp://127.0.0.1:1
 then_doctor_says 69 'nothing listens there; start one' --broker "ipc://$work/none.sock"
 then_doctor_says 69 'host is not known; check' --broker tcp://no-such-host.invalid:7330
+then_stats_says 69 'host is not known; check' --broker tcp://no-such-host.invalid:7330 --connect-timeout 500ms \
+    --server-key none
+cli doctor --broker tcp://127.0.0.1:70000
+then_exit 64
+if unshare --net --map-root-user true 2>"$err"; then # a machine without a network
+    code=0
+    unshare --net --map-root-user "$bin/treadle" doctor --broker tcp://192.0.2.1:7330 >"$out" 2>"$err" || code=$?
+    then_exit 69
+    then_one_message 'there is no way to the host; check the network'
+fi
+
+step "no key for a broker on another host"
+for elsewhere in no-such-host.invalid:7330 127.no-such-host.invalid:7330 localhost.invalid:1 '127.0.0.1:0;192.0.2.1:7330'; do
+    then_stats_says 78 'no server key is known, .*--server-key none' --broker "tcp://$elsewhere"
+done
+cli work a.b --broker tcp://no-such-host.invalid:7330 -- true
+then_exit 78
+then_one_message 'no server key is known'
+
+step "what this user may not open"
+if [[ $EUID -ne 0 ]]; then
+    start closed "$bin/treadled" --listen "ipc://$work/closed.sock"
+    eventually 10 has_line closed.log '^listening ' || fail "no broker"
+    chmod 0 closed.sock
+    then_doctor_says 77 'this user may not open the path; run this as the user who runs treadled' \
+        --broker "ipc://$work/closed.sock"
+    then_stats_says 77 'this user may not open the path' --broker "ipc://$work/closed.sock" --connect-timeout 500ms
+elif setpriv --reuid=65534 --regid=65534 --clear-groups true 2>"$err"; then
+    start closed "$bin/treadled" --listen "ipc://$work/closed.sock"
+    eventually 10 has_line closed.log '^listening ' || fail "no broker"
+    chmod 755 "$work"
+    for verb in doctor stats; do
+        code=0
+        setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent \
+            "$bin/treadle" "$verb" --broker "ipc://$work/closed.sock" --connect-timeout 500ms >"$out" 2>"$err" || code=$?
+        then_exit 77
+        then_one_message 'this user may not open the path; run this as the user who runs treadled'
+    done
+fi
 
 step "what listens is not ZeroMQ"
 for manner in closes ssh http; do
     given_a_listener "$manner"
     then_doctor_says 69 'does not speak ZeroMQ; another program'
-    then_stats_says 69 'does not speak ZeroMQ; another program' --connect-timeout 1s
+    then_stats_says 69 'does not speak ZeroMQ; another program' --connect-timeout 500ms
 done
 
 step "what listens takes the connection and is silent"
 given_a_listener silent
-then_doctor_says 69 'does not answer; see whether it is stopped' --connect-timeout 1s
+then_doctor_says 69 'does not answer; see whether it is stopped' --connect-timeout 500ms
+then_stats_says 69 'no broker in 500ms: what listens there does not answer; see whether it is stopped' --connect-timeout 500ms
 
 step "what listens speaks ZeroMQ and is no broker"
 given_a_listener other
-then_doctor_says 69 'no broker in 1s: no answer; ' --connect-timeout 1s
+then_doctor_says 69 'what listens there does not answer as a broker; check --broker' --connect-timeout 500ms
 
 step "a broker of another version"
 given_a_listener newer
@@ -61,6 +101,9 @@ cli doctor
 then_exit 0
 then_stderr_is_empty
 then_stdout_has '^connection +plain$'
+then_stdout_has '^principal +anybody$'
+then_stdout_has '^roles +submit, work$'
+then_stdout_has '^services +[*]$'
 then_stdout_has '^verdict +all is well$'
 given_a_key server
 given_a_key mine
@@ -78,9 +121,10 @@ then_stats_says 78 'wants keys, and none were given here'
 given_a_key other
 then_doctor_says 78 'another server key than was given here; get the .pub file' \
     --identity host.key --server-key other.pub
-then_stats_says 78 'another server key than was given here' --identity host.key --server-key other.pub
+then_stats_says 78 'another server key .*the server key here is of other.pub' --identity host.key --server-key other.pub
 then_doctor_says 77 'does not admit this key; have who runs the broker add it' \
     --identity other.key --server-key server.pub
+then_stderr_has "treadle broker reload.*: principal \"NAME\" [{] keys = [{]$key[}] roles = [{]submit[}]" # of other.key
 then_stats_says 77 'does not admit this key' --identity other.key --server-key server.pub
 then_doctor_says 78 'a server key, but no identity .*treadle key gen' --server-key server.pub
 
@@ -98,7 +142,9 @@ then_stdout_has '^connection +encrypted'
 then_stdout_has "^own key +$("$bin/treadle" key show host.pub --json | json_field key)$"
 then_stdout_has '^version +[0-9]'
 then_stdout_has '^epoch +[0-9]'
-then_stdout_has '^rights +submit, administer$'
+then_stdout_has '^principal +host$'
+then_stdout_has '^roles +submit, work, admin$'
+then_stdout_has '^services +[*]$'
 then_stdout_has '^round trip +[0-9.]+ ms$'
 cli doctor --json --identity host.key --server-key server.pub
 then_exit 0
@@ -107,19 +153,27 @@ then_exit 0
 step "and what a key may do"
 for role in submit admin; do
     given_a_key "$role"
-    given_a_file "of_$role" "principal \"$role\" { keys = {$key} roles = {$role} services = {\"*\"} }"
+    given_a_file "of_$role" "principal \"$role\" { keys = {$key} roles = {$role} services = {\"in.*\", \"mail.send\"} }"
     cat "of_$role" >>principals
 done
 cli broker reload --identity host.key --server-key server.pub
 then_exit 0
 cli doctor --identity submit.key --server-key server.pub
 then_exit 0
-then_stdout_has '^rights +submit$'
+then_stdout_has '^principal +submit$'
+then_stdout_has '^roles +submit$'
+then_stdout_has '^services +in[.][*], mail[.]send$'
+cli doctor --json --identity submit.key --server-key server.pub
+then_exit 0
+[[ $(json_field principal <"$out") == submit ]] || fail "another principal"
+tr -d ' \n' <"$out" | grep -q '"roles":\["submit"\],"services":\["in[.][*]","mail[.]send"\]' || fail "other rights"
 cli doctor --identity admin.key --server-key server.pub
 then_exit 0
-then_stdout_has '^rights +administer$'
+then_stdout_has '^roles +admin$'
 
 step "a broker that is stopped"
 kill -STOP "$last_pid"
 then_doctor_says 69 'does not answer; see whether it is stopped' \
-    --connect-timeout 1s --identity host.key --server-key server.pub
+    --connect-timeout 500ms --identity host.key --server-key server.pub
+then_stats_says 69 'does not answer; see whether it is stopped' \
+    --connect-timeout 500ms --identity host.key --server-key server.pub

@@ -8,6 +8,29 @@ source "$(dirname "$0")/support.sh"
 examples=$(cd "$2" && pwd) || exit 1
 tests=$(cd "$3" && pwd) || exit 1
 
+# Those who forbid cores are to differ from the others; ASan forbids them to all.
+ulimit -c "$(ulimit -Hc)"
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}disable_coredump=0
+
+children_of() { # PID: it and all below it
+    local child
+    echo "$1"
+    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
+        children_of "$child"
+    done
+}
+
+# How many of the processes below one, without it, may not leave a core.
+count_without_core() { # PID
+    local child count=0
+    for child in $(children_of "$1" | tail -n +2); do
+        if [[ $(sed -n 's/^Max core file size *\([^ ]*\) .*/\1/p' "/proc/$child/limits") == 0 ]]; then
+            count=$((count + 1))
+        fi
+    done
+    echo "$count"
+}
+
 step "keys are made once, and only their public half is shown"
 cli key gen one
 then_exit 0
@@ -16,25 +39,30 @@ hex=$(cat "$out")
 [[ $(stat -c %a one.key) == 600 ]] || fail "one.key can be read by others"
 secret=$(sed -n 's/.*secret-key = "\(.*\)"/\1/p' one.key)
 [[ ${#secret} -eq 40 ]] || fail "one.key has no secret"
-cp one.key before
+cp one.key before.key
 cli key gen one
 then_exit 78
 then_one_message 'one.key: is there already'
-cmp -s one.key before || fail "one.key was overwritten"
+cmp -s one.key before.key || fail "one.key was overwritten"
 for file in one.key one.pub "$hex"; do
     cli key show "$file"
     then_exit 0
     then_stdout_has "$hex"
-    ! grep -qF -- "$secret" "$out" "$err" || fail "the secret was shown"
+    ! grep -qFf - "$out" "$err" <<<"$secret" || fail "the secret was shown"
 done
 cli key show one.kye
 then_exit 66
 then_one_message 'neither 64 hexadecimal digits nor a file'
 cli key gen a/b
 then_exit 64
+then_one_message 'a directory with --dir'
+cli key gen two.key
+then_exit 64
+then_one_message 'give it without .key or .pub'
 cli key gen two --dir none
 then_exit 78
-cli key show before --json
+then_one_message 'none: no such directory; make it with: mkdir -p none'
+cli key show before.key --json
 then_exit 0
 
 step "every verb takes keys as options"
@@ -117,19 +145,19 @@ then_exit 0
 then_stdout_has 'succeeded: .*'
 then_stdout_has '^4$'
 start_worker crash --plugin "$tests/crash_plugin.so"
+cli run crash.ok hello
+then_exit 0
+crash=$last_pid
+if [[ $(ulimit -c) != 0 ]]; then
+    [[ $(count_without_core "$crash") -eq 0 ]] || fail "a handler without a secret may leave no core"
+fi
 cli run crash.chain hello
 then_exit 0
+[[ $(count_without_core "$crash") -ge 1 ]] || fail "a handler with a secret may leave a core"
 kill -TERM "$last_pid"
 wait_gone "$last_pid" 5 || fail "the worker does not end"
 
 step "no process that runs handlers has the worker's secret key in its memory"
-children_of() { # PID: it and all below it
-    local child
-    echo "$1"
-    for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
-        children_of "$child"
-    done
-}
 given_a_key guarded
 cat >>principals <<EOF
 principal "guarded" { keys = {$key} roles = {work} services = {"*"} }
@@ -142,13 +170,68 @@ cli run crash.ok hello
 then_exit 0
 mapfile -t processes < <(children_of "$guarded")
 ((${#processes[@]} >= 3)) || fail "the worker has no zygote with a child: ${processes[*]}"
-if "$tests/memory_search" guarded.key "${processes[@]}" >found 2>/dev/null; then
-    [[ $(sed -n "s/^$guarded //p" found) -gt 0 ]] || fail "the search does not find what is there"
-    [[ $(grep -vc "^$guarded " found) -eq $(grep -c ' 0$' found) ]] ||
-        fail "a child has the secret: $(cat found)"
-elif [[ $? -ne 77 ]]; then
-    fail "the search failed"
+"$tests/memory_search" guarded.key "${processes[@]}" >found || fail "the search does not find what is there"
+[[ $EUID -ne 0 ]] || ! grep -q denied found || fail "root may not look: $(cat found)"
+has_line found "^$guarded ([1-9]|denied)" || fail "the worker has no secret: $(cat found)"
+! grep -v "^$guarded " found | grep -qvE ' (0|denied)$' || fail "a child has the secret: $(cat found)"
+
+step "what is no file with a secret key of one's own is refused, by treadle and treadled, and nothing waits"
+then_both_refuse() { # FILE PATTERN : as an identity, as a server key
+    code=0
+    timeout 10 "$bin/treadle" stats --identity "$1" >"$out" 2>"$err" || code=$?
+    then_exit 78
+    then_one_message "$2"
+    code=0
+    timeout 10 "$bin/treadled" --listen 'tcp://127.0.0.1:*' --server-key "$1" --principals principals \
+        >"$out" 2>"$err" || code=$?
+    then_exit 78
+    then_stderr_has "$2"
+    ! grep -qFf - "$out" "$err" <<<"$secret" || fail "the secret was shown"
+}
+for mode in 640 620 604 602 644 666; do
+    cp one.key open.key
+    chmod "$mode" open.key
+    then_both_refuse open.key "open.key: others may read or write this secret key \(mode 0$mode\)"
+done
+if [[ $EUID -eq 0 ]]; then
+    cp one.key foreign.key
+    chown 65534 foreign.key
+    then_both_refuse foreign.key 'foreign.key: belongs to user 65534, and this process runs as user 0'
+else
+    then_both_refuse /etc/hostname '/etc/hostname: belongs to user 0'
 fi
+ln -s one.key linked.key
+then_both_refuse linked.key 'linked.key: is a symbolic link'
+mkdir folder.key
+then_both_refuse folder.key 'folder.key: is a directory'
+mkfifo fifo.key
+then_both_refuse fifo.key 'fifo.key: is not a regular file'
+then_both_refuse missing.key 'missing.key: no such key file; make one with: treadle key gen'
+(umask 077 && : >empty.key && head -c -10 one.key >cut.key && sed '/secret-key/d' one.key >half.key &&
+    { grep -v secret-key one.key && grep secret-key host.key; } >mixed.key)
+then_both_refuse empty.key 'empty.key: is not a key file, or was cut short'
+then_both_refuse cut.key 'cut.key: is not a key file, or was cut short'
+then_both_refuse half.key 'half.key: has a public key only; name the file that ends in .key'
+then_both_refuse mixed.key 'mixed.key: its public key does not belong to its secret key'
+then_both_refuse one.pub 'one.pub: is a public key by its name; name the file that ends in .key'
+cli stats --server-key one.key
+then_exit 78
+then_one_message 'one.key: has the secret key, which must not leave its owner; name the file that ends in .pub'
+! grep -qFf - "$out" "$err" <<<"$secret" || fail "the secret was shown"
+
+step "no memory may be locked, no home is known"
+(ulimit -l 0 && "$bin/treadle" stats >"$out" 2>"$err") || fail "locked memory is needed"
+(ulimit -l 0 && timeout 10 "$bin/treadled" --check-config --listen 'tcp://127.0.0.1:*' --server-key server.key \
+    --principals principals >"$out" 2>"$err") || fail "locked memory is needed"
+env -u HOME "$bin/treadle" stats --identity host.key --server-key server.pub >"$out" 2>"$err" || fail "a home is needed"
+
+step "names in the configuration file are beside it, wherever one is"
+cp host.key "$HOME/.config/treadle/mine.key"
+given_a_file "$HOME/.config/treadle/treadle.conf" 'identity = mine.key' 'server_key = server.pub'
+mkdir elsewhere
+cp one.pub elsewhere/server.pub # somebody else's
+(cd elsewhere && "$bin/treadle" stats >"$out" 2>"$err") || fail "another server.pub was taken"
+rm "$HOME/.config/treadle/treadle.conf"
 
 step "a file that must not be trusted is refused, whatever it is for"
 chmod 640 "$HOME/.config/treadle/identity.key"
@@ -165,13 +248,6 @@ then_exit 78
 then_one_message 'link.key: is a symbolic link'
 cli stats --identity link.key --broker "ipc://$work/none.sock" # named, so looked at
 then_exit 78
-if [[ $EUID -eq 0 ]]; then
-    cp host.key foreign.key
-    chown 65534 foreign.key
-    cli stats --identity foreign.key
-    then_exit 78
-    then_one_message 'foreign.key: belongs to user 65534'
-fi
 
 step "a worker whose key is admitted later comes in by itself"
 given_a_key late
@@ -190,3 +266,37 @@ eventually 10 is_worker_there late || fail "the worker does not come in"
 cli run late.job hello
 then_exit 0
 then_stdout_is hello
+
+step "and one whose key is taken away is told so, not only that the connection was lost"
+sed -i '/^principal "late"/,/^}/d' principals
+cli broker reload
+then_exit 0
+eventually 10 has_line "$work/late.log" 'lost the broker at .*does not admit this key; trying again .what to do: treadle doctor' ||
+    fail "late is not told why"
+
+step "a client that waits, and whose key is taken away and given back, has its result"
+given_a_key back
+cp principals without
+cat >>principals <<EOF
+principal "back" { keys = {$key} roles = {submit} services = {"gate.*"} }
+EOF
+cp principals with
+cli broker reload
+then_exit 0
+start_worker gate gate.job -- sh -c 'while [ ! -e open ]; do sleep 0.05; done; echo through'
+start waits "$bin/treadle" run gate.job x --identity back.key
+waits=$last_pid
+is_gate_running() {
+    "$bin/treadle" task ls --service gate --state running 2>/dev/null | grep -q gate
+}
+eventually 10 is_gate_running || fail "the task does not start"
+cp without principals
+cli broker reload
+then_exit 0
+eventually 10 has_line "$work/waits.log" 'does not admit this key; waiting for it' || fail "the client is not told why"
+cp with principals
+cli broker reload
+then_exit 0
+touch open
+wait_gone "$waits" 10 || fail "the client does not come back"
+has_line "$work/waits.log" '^through$' || fail "the result is lost"

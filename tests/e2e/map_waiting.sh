@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # `treadle map` when somebody lets it wait: no worker, its own patience, a slow reader, a broker that
-# goes and comes back.
+# goes and comes back. (map_gate.sh: a service that hands nothing out.)
 source "$(dirname "$0")/support.sh"
 
 start_broker

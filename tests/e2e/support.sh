@@ -10,10 +10,12 @@
 #     then_stdout_is 3
 #
 # A test works in a folder of its own, with endpoints of its own, and ends what it started. A failed
-# expectation shows what was seen and ends the test.
+# expectation shows what was seen and ends the test. script/canary names a folder in
+# TREADLE_TEST_CANARY: what the test saw and wrote stays there, to be searched.
 set -uo pipefail
 
 bin=$(cd "$1" && pwd)
+support=$(cd "$(dirname "${BASH_SOURCE[0]}")/../support" && pwd)
 test_name=$(basename "$0" .sh)
 work=$(mktemp -d "${TMPDIR:-/tmp}/treadle-$test_name-XXXXXX")
 started=()
@@ -22,6 +24,7 @@ out=$work/stdout
 err=$work/stderr
 code=
 unset TREADLE_BROKER TREADLE_IDENTITY TREADLE_SERVER_KEY
+umask 022 # a broker's files that a group may write are refused
 export HOME=$work/home # with no configuration of whoever runs the test
 mkdir "$HOME"
 cd "$work" || exit 1
@@ -42,7 +45,10 @@ cleanup() {
             status=1
         fi
     done
-    cd / && rm -rf "$work"
+    cd / || exit 1
+    if [[ -z ${TREADLE_TEST_CANARY:-} ]]; then
+        rm -rf "$work"
+    fi
     exit "$status"
 }
 trap cleanup EXIT
@@ -125,6 +131,16 @@ given_a_file() { # NAME TEXT...
     printf '%s\n' "$@" >"$name"
 }
 
+# Puts the canary, and TEXT behind it, in NAME.body. Its name is how script/canary knows that it
+# belongs there; in an argument it would be in process lists.
+given_a_body() { # NAME TEXT...
+    local canary name=$1
+    shift
+    canary=$(sed -n 's/^#define CANARY_BODY "\(.*\)"$/\1/p' "$support/canary.h")
+    [[ ${#canary} -eq 32 ]] || fail "no canary in canary.h"
+    given_a_file "$name.body" "$canary" "$@"
+}
+
 # Makes NAME.key and NAME.pub; the public key in $key.
 given_a_key() { # NAME
     key=$("$bin/treadle" key gen "$1" 2>/dev/null) || fail "no key $1"
@@ -156,8 +172,17 @@ start_worker() { # NAME ARGUMENT...
 
 # Runs treadle to its end: $out, $err, $code.
 cli() {
-    "$bin/treadle" "$@" >"$out" 2>"$err" </dev/null
+    cli_reading /dev/null "$@"
+}
+
+# The same with a file on stdin.
+cli_reading() { # FILE ARGUMENT...
+    "$bin/treadle" "${@:2}" >"$out" 2>"$err" <"$1"
     code=$?
+    if [[ -n ${TREADLE_TEST_CANARY:-} ]]; then
+        cat "$err" >>"$TREADLE_TEST_CANARY/errors/$(basename "$work")"
+        cat "$out" >>"$TREADLE_TEST_CANARY/results/$(basename "$work").stdout"
+    fi
 }
 
 then_exit() { # CODE

@@ -20,6 +20,7 @@
 
 #include <zmq.h>
 
+#include "tests/support/canary.h"
 #include "worker/runner/runner.h"
 
 #define WAIT_MS      10000
@@ -325,6 +326,7 @@ static void test_large_bodies_go_both_ways(void **unused)
     uint8_t *body = malloc(size);
     assert_non_null(body);
     memset(body, 'x', size);
+    memcpy(body, CANARY_BODY, CANARY_SIZE);
     when_dispatched(1, (struct bytes){body, size}, 10000);
     then_it_sends(MESSAGE_RESULT);
     assert_int_equal(the_success().body.size, size);

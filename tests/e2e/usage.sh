@@ -45,9 +45,15 @@ bad 64 "submit: --meta: 'colour' is not NAME=VALUE" submit wc.count --meta colou
 bad 64 "submit: --id: 'x' is not an id" submit wc.count --id x
 bad 64 "submit: --tenant: 'a b' is not a name" submit wc.count --tenant 'a b'
 bad 64 "submit: --tag: '' is not a tag" submit wc.count --tag ''
+bad 64 "submit: --tag: 'a b' is not a tag" submit wc.count --tag $'a\nb'
+bad 64 "submit: --meta: 'a.b=1' is not NAME=VALUE" submit wc.count --meta $'a\eb=1'
+bad 64 "submit: --meta: '=1' is not NAME=VALUE" submit wc.count --meta =1
 bad 64 "task ls: --state: 'done' is not a state" task ls --state 'done'
 bad 64 "run: --broker: 'localhost' is not an endpoint" run wc.count --broker localhost
 bad 64 "work: --slots: '0' is not a number" work wc.count --slots 0 -- true
+bad 64 "work: --name: 'a.b' is not a name of 1 to 64 bytes" work wc.count --name $'a\eb' -- true
+bad 64 "work: --name: '...' is not a name" work wc.count --name $'\x80\xff\x01' -- true
+bad 64 "work: --name: 'x{100}[.]{3}' is not a name" work wc.count --name "$(printf 'x%.0s' {1..2000})" -- true
 bad 64 "work: --permanent-exit: '2,x' is not a list of exit codes" \
     work wc.count --permanent-exit 2,x -- true
 

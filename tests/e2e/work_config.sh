@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# `treadle work -c FILE`: many handlers from one file, and each mistake in it named by its line.
+# `treadle work -c FILE`: many handlers from one file, the broker and the keys too, and each mistake
+# in it named by its line.
 #
 # usage: work_config.sh BIN EXAMPLES
 source "$(dirname "$0")/support.sh"
 demo=$2/demo_plugin.so
 
 start_broker
+plain_broker=$last_pid
 
 step "commands and a plugin from one file; what is given with flags goes before it"
 cat >good.conf <<CONF
@@ -71,6 +73,8 @@ memory_max = 12
 drain_timeout = 5 parsecs
 broker = "http://nowhere"
 name =
+identity = ""
+server_key = {a, b}
 handler "nodot" { command = {"true"} }
 handler "a.b" { command = {"true"} timeout = soon }
 handler "a.b" { command = {"true"} }
@@ -113,27 +117,29 @@ says 5 'memory_max: "12" is not understood; expected a size from 1MiB, such as'
 says 6 'drain_timeout: more behind its value; expected one setting a line'
 says 7 'broker: http://nowhere is not understood; expected an endpoint'
 says 8 'name: no value; expected a name of 1 to 64 bytes'
-says 9 'handler nodot; expected handler "SERVICE.TASK"'
-says 10 'timeout: soon is not understood; expected a span'
-says 11 'handler "a.b" stands in line 10 already; expected it once'
-says 13 'command: not a list; expected a list'
-says 14 'permanent_exit: "0" is too small; expected a list of exit codes from 1 to 255'
-says 15 'attemps: no such key of a handler; did you mean attempts?'
-says 16 'attempts: "2000" is too large; expected a whole number from 1 to 1000'
-says 17 'backoff_factor: 0.5 is too small; expected a factor from 1 to 1000'
-says 19 'timeout stands in line 18 already; expected it once'
-says 22 '${...} is not expanded; expected the value itself, or single quotes'
-says 23 'a string is not closed'
-says 25 'two values without a comma'
-says 26 'crash_limit: a list; expected a whole number'
-says 27 'command stands in line 22 already'
-says 21 'a section is not closed; expected } before line 28'
-says 28 'slots: a plugin has no keys'
-says 29 'service: no such section'
-says 30 'unexpected character $'
-says 31 'unexpected }'
-says 33 'a list is not closed; expected } at its end'
-says 32 'a section is not closed; expected } at its end'
+says 9 'identity: "" is not understood; expected the name of a .key file'
+says 10 'server_key: a list; expected the name of a .pub file, 64 hexadecimal digits or none'
+says 11 'handler nodot; expected handler "SERVICE.TASK"'
+says 12 'timeout: soon is not understood; expected a span'
+says 13 'handler "a.b" stands in line 12 already; expected it once'
+says 15 'command: not a list; expected a list'
+says 16 'permanent_exit: "0" is too small; expected a list of exit codes from 1 to 255'
+says 17 'attemps: no such key of a handler; did you mean attempts?'
+says 18 'attempts: "2000" is too large; expected a whole number from 1 to 1000'
+says 19 'backoff_factor: 0.5 is too small; expected a factor from 1 to 1000'
+says 21 'timeout stands in line 20 already; expected it once'
+says 24 '${...} is not expanded; expected the value itself, or single quotes'
+says 25 'a string is not closed'
+says 27 'two values without a comma'
+says 28 'crash_limit: a list; expected a whole number'
+says 29 'command stands in line 24 already'
+says 23 'a section is not closed; expected } before line 30'
+says 30 'slots: a plugin has no keys'
+says 31 'service: no such section'
+says 32 'unexpected character $'
+says 33 'unexpected }'
+says 35 'a list is not closed; expected } at its end'
+says 34 'a section is not closed; expected } at its end'
 
 step "files that are none, and files that say nothing"
 cli work -c /nowhere.conf
@@ -163,3 +169,57 @@ then_one_message '-c FILE says what is served; leave out --plugin'
 cli work wc.count --check-config -- wc -w
 then_exit 64
 then_one_message '--check-config without a file'
+
+step "broker and keys in the file, as in treadle.conf, and before it"
+kill -TERM "$plain_broker"
+wait_gone "$plain_broker" 5 || fail "the broker does not end"
+start_keyed_broker
+given_a_key other
+broker=$TREADLE_BROKER
+unset TREADLE_BROKER
+mkdir -p "$HOME/keys"
+cp host.key "$HOME/keys"
+given_a_file keyed.conf "broker = '$broker'" 'identity = "~/keys/host.key"' "server_key = '$work/server.pub'" \
+    'name = keyed' 'handler "env.show" { command = {"env"} }'
+given_a_file "$HOME/.config/treadle/treadle.conf" "broker = '$broker'" "identity = '$work/host.key'" \
+    "server_key = '$work/server.pub'"
+is_serving() { # NAME
+    has_line "$1.log" 'serving env.show with .* as keyed'
+}
+start keyed "$bin/treadle" work -c keyed.conf
+eventually 10 is_serving keyed || fail "the keys of the file do not let it in"
+cli run env.show
+then_exit 0
+kill -TERM "$last_pid"
+wait_gone "$last_pid" 5 || fail "it does not end on TERM"
+
+step "a flag and the environment go before the file, the file before treadle.conf"
+is_refused() { # NAME
+    has_line "$1.log" 'does not admit this key'
+}
+for place in flag environment file; do
+    given_a_file "$place.conf" "$(cat keyed.conf)"
+    arguments=(-c "$place.conf")
+    variables=()
+    case $place in
+    flag) arguments+=(--identity other.key) ;;
+    environment) variables=(TREADLE_IDENTITY=other.key) ;;
+    file) sed -i "s|^identity.*|identity = '$work/other.key'|" "$place.conf" ;;
+    esac
+    start "$place" env "${variables[@]}" "$bin/treadle" work "${arguments[@]}"
+    eventually 10 is_refused "$place" || fail "$place: another key was shown"
+    ! is_serving "$place" || fail "$place: another key was shown"
+done
+sed '/^identity/d; /^server_key/d; /^broker/d' keyed.conf >bare.conf
+start bare "$bin/treadle" work -c bare.conf
+eventually 10 is_serving bare || fail "treadle.conf does not count where the file says nothing"
+
+step "a key file that others can read is refused, and so is one that is not there"
+chmod 644 "$HOME/keys/host.key"
+cli work -c keyed.conf --check-config
+then_exit 78
+then_one_message 'work: .*host.key: '
+sed -i 's|^identity.*|identity = none.key|' keyed.conf
+cli work -c keyed.conf
+then_exit 78
+then_one_message 'work: .*none.key: no such key file'

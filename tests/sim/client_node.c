@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "tests/sim/sim.h"
+#include "tests/support/canary.h"
 
 #define REQUEST_COUNT_MAX 20u
 #define COOLDOWN_LONG_MS  80000u
@@ -148,6 +149,7 @@ static void submit(struct sim *sim, struct peer *peer, struct job *job, bool is_
         submission.tell |= CLIENT_TELL_BUSY;
     }
     memset(sim->body, 0, job->body_size);
+    memcpy(sim->body + 1, CANARY_BODY, CANARY_SIZE);
     sim->body[0] = (uint8_t)(job - sim->jobs);
     submission.body = (struct bytes){sim->body, job->body_size};
     memcpy(submission.digest, job->digest, sizeof submission.digest);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "tests/sim/sim.h"
+#include "tests/support/canary.h"
 
 #define HANG_MS 4000u
 
@@ -257,6 +258,7 @@ static void succeed(struct sim *sim, struct peer *peer, const struct run *run)
 {
     memset(sim->body, 0x5a, run->body_size);
     memcpy(sim->body, &run->lease, sizeof run->lease);
+    memcpy(sim->body + sizeof run->lease, CANARY_BODY, CANARY_SIZE);
     const struct wire_success_entry entry = {
         .lease = run->lease,
         .duration_us = sim->options.handler_ms < 3 ? 300 : 5000,

@@ -290,6 +290,7 @@ void core_driver_send(struct peer *peer, struct message *message)
                                 .connection = peer->connection,
                                 .rights = peer->rights,
                                 .services = &peer->services,
+                                .rights_serial = peer->rights_serial,
                                 .principal = bytes_from_text(peer->principal),
                                 .message = &decoded};
     peer->beats_at_ms = driver->now_ms + driver->config.heartbeat_ms;

@@ -46,11 +46,12 @@ struct peer {
     /* The test's. */
     uint32_t rights;
     struct globs services;
-    bool is_silent;      /* sends no heartbeat by itself */
-    uint64_t upto;       /* a client: SETTLED taken; a worker: its grant if grants_by_hand */
-    bool grants_by_hand; /* else the grant is dispatched + slots + prefetch - held */
-    bool is_taking;      /* a client: acknowledges SETTLED as it comes, with its next message */
-    const char *serves;  /* patterns, by spaces */
+    uint64_t rights_serial; /* another one: the core looks at them anew */
+    bool is_silent;         /* sends no heartbeat by itself */
+    uint64_t upto;          /* a client: SETTLED taken; a worker: its grant if grants_by_hand */
+    bool grants_by_hand;    /* else the grant is dispatched + slots + prefetch - held */
+    bool is_taking;         /* a client: acknowledges SETTLED as it comes, with its next message */
+    const char *serves;     /* patterns, by spaces */
     uint32_t slots;
     uint32_t prefetch;
     struct wire_policy worker_policy, task_policy, service_policy;

@@ -66,6 +66,7 @@ struct keyed_peer {
     void *socket;
     uint64_t number;
     uint64_t upto;
+    uint8_t incarnation[16]; /* of its last HELLO */
     uint8_t buffer[65536];
     struct bytes view;
     struct wire_frames frames;
@@ -78,9 +79,13 @@ void keyed_peer_close(struct keyed_peer **reference);
 /* Queues the message; the number is set. */
 void keyed_peer_send(struct keyed_peer *peer, struct message *message);
 
-/* HELLO as this role; serves: a worker's pattern. */
+/* HELLO as this role, in a new life; serves: a worker's pattern. */
 void keyed_peer_hello(struct keyed_peer *peer, enum peer_role role, const char *name,
                       const char *serves);
+
+/* The same in the life that peer->incarnation says. */
+void keyed_peer_hello_again(struct keyed_peer *peer, enum peer_role role, const char *name,
+                            const char *serves);
 
 /* The next message but HEARTBEAT; false: none within the span. */
 bool keyed_peer_receive(struct keyed_peer *peer, int span_ms);

@@ -44,7 +44,7 @@ static int connect_ipc(const char *path)
     return fd;
 }
 
-static int connect_to(const char *endpoint)
+int raw_connect(const char *endpoint)
 {
     char address[64] = "";
     char port[16] = "";
@@ -57,7 +57,7 @@ static int connect_to(const char *endpoint)
     return connect_tcp(address, port);
 }
 
-static bool send_all(int fd, struct bytes bytes)
+bool raw_send(int fd, struct bytes bytes)
 {
     while (bytes.size > 0) {
         const ssize_t sent = send(fd, bytes.data, bytes.size, MSG_NOSIGNAL);
@@ -81,15 +81,15 @@ int raw_peer_open(const char *endpoint, uint32_t send_timeout_ms)
     const uint8_t greeting[GREETING_SIZE] = {
         [0] = 0xff, [8] = 1,    [9] = 0x7f, [10] = 3,
         [12] = 'N', [13] = 'U', [14] = 'L', [15] = 'L'}; /* the mechanism */
-    const int fd = connect_to(endpoint);
+    const int fd = raw_connect(endpoint);
     if (fd == -1) {
         return -1;
     }
     const struct timeval timeout = {(time_t)(send_timeout_ms / 1000),
                                     (suseconds_t)(send_timeout_ms % 1000) * 1000};
     const bool is_open = setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) == 0 &&
-                         send_all(fd, (struct bytes){greeting, sizeof greeting}) &&
-                         take_greeting(fd) && send_all(fd, (struct bytes){ready, sizeof ready});
+                         raw_send(fd, (struct bytes){greeting, sizeof greeting}) &&
+                         take_greeting(fd) && raw_send(fd, (struct bytes){ready, sizeof ready});
     if (!is_open) {
         (void)close(fd);
         return -1;
@@ -106,5 +106,5 @@ bool raw_peer_send(int fd, struct bytes frame, bool has_more)
     } else {
         header[1] = (uint8_t)frame.size;
     }
-    return send_all(fd, (struct bytes){header, is_long ? sizeof header : 2}) && send_all(fd, frame);
+    return raw_send(fd, (struct bytes){header, is_long ? sizeof header : 2}) && raw_send(fd, frame);
 }

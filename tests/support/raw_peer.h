@@ -11,6 +11,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* A connection to tcp://ADDRESS:PORT or ipc://PATH on which nothing has been said; -1 on failure.
+ */
+int raw_connect(const char *endpoint);
+
+/* Sends these bytes as they are. False: the connection has ended, or nobody took anything for the
+ * timeout. */
+bool raw_send(int fd, struct bytes bytes);
+
 /* Connects a DEALER to tcp://ADDRESS:PORT or ipc://PATH and shakes hands. The descriptor, which
  * blocks for at most send_timeout_ms when it sends; -1 on failure. */
 int raw_peer_open(const char *endpoint, uint32_t send_timeout_ms);

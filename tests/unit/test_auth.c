@@ -136,16 +136,42 @@ static void test_key_that_shakes_hands_too_often_is_told_to_come_later(void **un
     assert_int_equal(admitted, AUTH_BURST);
 }
 
+static struct auth_told told;
+
+static bool is_told(const uint8_t refused[KEY_SIZE], uint64_t now_ms)
+{
+    told = (struct auth_told){0};
+    return auth_note_refused(&rules, refused, now_ms, &told);
+}
+
 static void test_refused_key_is_logged_once_a_minute(void **unused)
 {
     (void)unused;
     uint8_t other[KEY_SIZE] = {1};
-    assert_true(auth_may_log(&rules, key, 0));
-    assert_false(auth_may_log(&rules, key, 1));
-    assert_true(auth_may_log(&rules, other, 1));
-    assert_false(auth_may_log(&rules, key, AUTH_LOG_SPAN_MS - 1));
-    assert_true(auth_may_log(&rules, key, AUTH_LOG_SPAN_MS));
-    assert_false(auth_may_log(&rules, key, AUTH_LOG_SPAN_MS + 1));
+    assert_true(is_told(key, 0));
+    assert_false(is_told(key, 1));
+    assert_true(is_told(other, 1));
+    assert_false(is_told(key, AUTH_LOG_SPAN_MS - 1));
+    assert_true(is_told(key, AUTH_LOG_SPAN_MS));
+    assert_false(is_told(key, AUTH_LOG_SPAN_MS + 1));
+}
+
+static void test_line_tells_how_often_its_key_was_refused_since_the_one_before(void **unused)
+{
+    (void)unused;
+    uint8_t other[KEY_SIZE] = {1};
+    assert_true(is_told(key, 0));
+    assert_int_equal(told.count, 1);
+    for (uint64_t i = 0; i < 7; i++) {
+        assert_false(is_told(key, i));
+    }
+    assert_true(is_told(other, 10));
+    assert_int_equal(told.count, 1);
+    assert_true(is_told(key, AUTH_LOG_SPAN_MS));
+    assert_int_equal(told.count, 8);
+    assert_int_equal(told.others, 0);
+    assert_true(is_told(key, UINT64_C(3) * AUTH_LOG_SPAN_MS));
+    assert_int_equal(told.count, 1);
 }
 
 static void test_flood_of_different_keys_does_not_fill_the_log(void **unused)
@@ -155,9 +181,27 @@ static void test_flood_of_different_keys_does_not_fill_the_log(void **unused)
     for (uint32_t i = 0; i < 100000; i++) {
         uint8_t made_up[KEY_SIZE] = {0};
         bytes_store_u32(made_up, i);
-        logged += auth_may_log(&rules, made_up, 10 + i / 10) ? 1 : 0;
+        logged += is_told(made_up, 10 + i / 10) ? 1 : 0;
     }
     assert_int_equal(logged, AUTH_REFUSED_KEYS);
+}
+
+static void test_no_refusal_is_left_out_of_what_is_told(void **unused)
+{
+    (void)unused;
+    uint64_t total = 0;
+    const uint32_t count = 4 * AUTH_REFUSED_KEYS;
+    for (uint32_t i = 0; i < 5 * count; i++) { /* each key five times, at times far apart */
+        uint8_t made_up[KEY_SIZE] = {0};
+        bytes_store_u32(made_up, i % count);
+        total += is_told(made_up, UINT64_C(10000) * (i / count)) ? told.count + told.others : 0;
+    }
+    assert_true(is_told(key, UINT64_C(10) * AUTH_LOG_SPAN_MS)); /* takes the place of one of them */
+    total += told.count + told.others;
+    for (uint32_t i = 0; i < AUTH_REFUSED_KEYS; i++) {
+        total += rules.refused[i].refused_count; /* not told yet */
+    }
+    assert_int_equal(total, 5 * count + 1);
 }
 
 static void test_fingerprint_is_the_first_16_digits(void **unused)
@@ -176,6 +220,9 @@ int main(void)
         cmocka_unit_test_setup(test_without_a_table_or_a_place_it_is_not_now, set_up),
         cmocka_unit_test_setup(test_key_that_shakes_hands_too_often_is_told_to_come_later, set_up),
         cmocka_unit_test_setup(test_refused_key_is_logged_once_a_minute, set_up),
+        cmocka_unit_test_setup(test_line_tells_how_often_its_key_was_refused_since_the_one_before,
+                               set_up),
+        cmocka_unit_test_setup(test_no_refusal_is_left_out_of_what_is_told, set_up),
         cmocka_unit_test_setup(test_flood_of_different_keys_does_not_fill_the_log, set_up),
         cmocka_unit_test_setup(test_fingerprint_is_the_first_16_digits, set_up),
     };

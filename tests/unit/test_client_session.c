@@ -362,6 +362,56 @@ static void test_doubled_welcome_changes_nothing(void **unused)
     assert_int_equal(figures().double_count, 1);
 }
 
+/* One glob; the text is gone when the session is asked. */
+static void when_it_is_welcomed_with_rights_to(const char *text)
+{
+    char copy[16];
+    (void)snprintf(copy, sizeof(copy), "%s", text);
+    struct writer services;
+    const struct wire_glob glob = {bytes_from_text(copy)};
+    struct message message = {.kind = MESSAGE_WELCOME};
+    writer_init(&services);
+    assert_true(wire_glob_encode(&services, &glob));
+    message.as.welcome = (struct wire_welcome){
+        .hello_number = sent.number,
+        .broker_id = {(const uint8_t *)copy, 0},
+        .epoch = EPOCH,
+        .principal = glob.text,
+        .rights = RIGHT_SUBMIT,
+        .services = wire_list_from_writer(&services, 1),
+    };
+    when_it_hears(&message);
+    writer_free(&services);
+    memset(copy, 0, sizeof(copy));
+}
+
+static void then_its_rights_are_to(const char *text)
+{
+    const struct wire_welcome *welcome = client_session_welcome(session);
+    struct wire_list services = welcome->services;
+    struct wire_glob glob;
+    assert_true(bytes_is_equal(welcome->principal, bytes_from_text(text)));
+    assert_int_equal(welcome->rights, RIGHT_SUBMIT);
+    assert_true(wire_glob_next(&services, &glob));
+    assert_true(bytes_is_equal(glob.text, bytes_from_text(text)));
+    assert_false(wire_glob_next(&services, &glob));
+}
+
+static void test_rights_of_a_welcome_are_kept_until_the_next_one(void **unused)
+{
+    (void)unused;
+    given_a_session_with(0, 0);
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed_with_rights_to("in.*");
+    then_an_event_comes(CLIENT_EVENT_WELCOME);
+    then_its_rights_are_to("in.*");
+    client_session_on_connected(session, now_ms);
+    then_it_sends(MESSAGE_HELLO);
+    when_it_is_welcomed_with_rights_to("out.work");
+    then_its_rights_are_to("out.work");
+}
+
 static void test_version_too_old_ends_the_session_for_good(void **unused)
 {
     (void)unused;
@@ -1549,6 +1599,7 @@ int main(void)
         then_test(test_hello_goes_first_on_every_connection_and_counts_as_message_one),
         then_test(test_hello_is_said_again_until_its_own_welcome_comes),
         then_test(test_doubled_welcome_changes_nothing),
+        then_test(test_rights_of_a_welcome_are_kept_until_the_next_one),
         then_test(test_version_too_old_ends_the_session_for_good),
         then_test(test_refusal_for_a_limit_is_tried_again_after_the_span_it_names),
         then_test(test_doubled_message_is_dropped),

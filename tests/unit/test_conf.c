@@ -266,6 +266,11 @@ static const struct {
     {"box a {\n list {a}\n}\n", "2: list: no '='; expected list = VALUE\n"},
     {"box a {\n count\n}\n", "2: count: no '='; expected count = VALUE\n"},
     {"box a {\n it is so }\n", "2: it: not a setting; expected NAME = VALUE\n"},
+    {"box a {\n inner b {\n count = 1\n cuont = 2\n deeper { }\n }\n cuont = 3\n}\n",
+     "2: inner: a section in a section; expected NAME = VALUE\n"
+     "7: cuont: no such key of a box; did you mean count?\n"},
+    {"weather a {\n sun {\n count = 1 }\n}\n",
+     "1: weather: no such section; expected one of a.conf(5)\n"},
     {"\nbox a {\nbox b { }\n", "2: a section is not closed; expected } before line 3\n"},
     {"box \"a {\n}\n", "1: a string is not closed; expected its second quote on the same line\n"
                        "2: unexpected }; expected NAME = VALUE\n"},
@@ -308,11 +313,15 @@ static void test_a_program_without_sections_says_so_of_none(void **unused)
 {
     (void)unused;
     has_sections = false;
-    given_a_file("box { }\nbox \"a\" {\n count = 1\n}\nit is so\n");
-    then_is_told("1: box: not a setting; expected NAME = VALUE\n"
-                 "2: box: not a setting; expected NAME = VALUE\n"
-                 "4: unexpected }; expected NAME = VALUE\n"
-                 "5: it: not a setting; expected NAME = VALUE\n");
+    given_a_file("box { }\nbox \"a\" {\n count = 1\n cuont = 2\n list = a\n inner { span = 1 }\n"
+                 "}\nit is so\n");
+    then_is_told("1: box: a section, and there are none here; expected NAME = VALUE\n"
+                 "2: box: a section, and there are none here; expected NAME = VALUE\n"
+                 "8: it: not a setting; expected NAME = VALUE\n");
+    assert_string_equal(heard, "");
+    given_a_file("box {\n count = 1\n");
+    then_is_told("1: box: a section, and there are none here; expected NAME = VALUE\n"
+                 "1: a section is not closed; expected } at its end\n");
 }
 
 static void test_mistakes_are_kept_in_order_of_their_lines_and_all_counted(void **unused)
@@ -411,6 +420,28 @@ static void test_a_value_has_a_type_and_a_range(void **unused)
 
 /* ---- files that are none ---- */
 
+static void test_a_leading_tilde_is_the_home_in_the_name_of_a_file(void **unused)
+{
+    static const struct {
+        const char *text;
+        const char *home;
+        const char *name;
+    } cases[] = {
+        {"~/a.key", "/home/me", "/home/me/a.key"},
+        {"~/a.key", NULL, "~/a.key"},
+        {"~me/a.key", "/home/me", "~me/a.key"},
+        {"/a/~/b", "/home/me", "/a/~/b"},
+        {"~", "/home/me", "~"},
+        {"none", "/home/me", "none"},
+    };
+    (void)unused;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char *name = conf_file_name(cases[i].text, cases[i].home);
+        assert_string_equal(name, cases[i].name);
+        free(name);
+    }
+}
+
 static void test_what_is_no_file_is_told_and_nobody_waits_for_it(void **unused)
 {
     (void)unused;
@@ -502,6 +533,7 @@ int main(void)
         cmocka_unit_test_setup(test_reading_ends_when_nobody_would_read_more_mistakes, set_up),
         cmocka_unit_test_setup(test_a_list_has_a_limit, set_up),
         cmocka_unit_test_setup(test_a_value_has_a_type_and_a_range, set_up),
+        cmocka_unit_test_setup(test_a_leading_tilde_is_the_home_in_the_name_of_a_file, set_up),
         cmocka_unit_test_setup(test_what_is_no_file_is_told_and_nobody_waits_for_it, set_up),
         cmocka_unit_test_setup(test_whatever_the_bytes_every_mistake_has_a_line_of_the_file,
                                set_up),

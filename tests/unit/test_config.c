@@ -28,6 +28,7 @@ static struct conf_mistakes mistakes;
 static int make_folder(void **unused)
 {
     (void)unused;
+    (void)umask(022); /* a file that a group may write is refused */
     if (mkdtemp(folder) == NULL || chmod(folder, 0755) != 0) {
         return -1;
     }
@@ -163,9 +164,9 @@ static void test_every_type_is_read(void **unused)
                  "timeout = 1h\n");
     then_it_is_good();
     assert_int_equal(config.listen_count, 3);
-    assert_string_equal(config.listen[0], "ipc:///tmp/a.sock");
-    assert_string_equal(config.listen[1], "tcp://127.0.0.1:*");
-    assert_string_equal(config.listen[2], "tcp://[::1]:7330");
+    assert_string_equal(config.listen[0].text, "ipc:///tmp/a.sock");
+    assert_string_equal(config.listen[1].text, "tcp://127.0.0.1:*");
+    assert_string_equal(config.listen[2].text, "tcp://[::1]:7330");
     assert_int_equal(config.value[CONFIG_INSECURE], 1);
     assert_int_equal(config.value[CONFIG_LOG_LEVEL], LOG_LEVEL_DEBUG);
     assert_int_equal(config.value[CONFIG_LOG_FORMAT], CONFIG_FORMAT_JSON);
@@ -190,7 +191,64 @@ static void test_one_endpoint_needs_no_braces(void **unused)
     given_a_file("listen = \"ipc:///tmp/a.sock\"\n");
     then_it_is_good();
     assert_int_equal(config.listen_count, 1);
-    assert_string_equal(config.listen[0], "ipc:///tmp/a.sock");
+    assert_string_equal(config.listen[0].text, "ipc:///tmp/a.sock");
+}
+
+static void then_endpoint_is(uint32_t index, const char *text, uint32_t rights)
+{
+    assert_true(index < config.listen_count);
+    assert_string_equal(config.listen[index].text, text);
+    assert_int_equal(config_rights(&config, index), rights);
+}
+
+static void test_one_endpoint_is_for_all_roles(void **unused)
+{
+    (void)unused;
+    given_a_file("listen = {\"ipc:///a\", \"ipc:///b\"}\n");
+    then_it_is_good();
+    assert_int_equal(config.listen_count, 2);
+    then_endpoint_is(0, "ipc:///a", RIGHT_ALL);
+    then_endpoint_is(1, "ipc:///b", RIGHT_ALL);
+}
+
+static void test_what_has_endpoints_of_its_own_is_done_over_these_only(void **unused)
+{
+    (void)unused;
+    given_a_file("listen_admin = \"ipc:///admin\"\nlisten_workers = {\"ipc:///w1\", "
+                 "\"ipc:///w2\"}\nlisten = \"ipc:///all\"\n");
+    then_it_is_good();
+    assert_int_equal(config.listen_count, 4); /* those of listen first */
+    then_endpoint_is(0, "ipc:///all", RIGHT_SUBMIT);
+    then_endpoint_is(1, "ipc:///w1", RIGHT_WORK);
+    then_endpoint_is(2, "ipc:///w2", RIGHT_WORK);
+    then_endpoint_is(3, "ipc:///admin", RIGHT_ADMIN);
+    given_a_file("listen_admin = \"ipc:///admin\"\n");
+    then_it_is_good();
+    assert_int_equal(config.listen_count, 2); /* and the default, for the others */
+    then_endpoint_is(0, "ipc:///run/treadle/treadled.sock", RIGHT_SUBMIT | RIGHT_WORK);
+    then_endpoint_is(1, "ipc:///admin", RIGHT_ADMIN);
+    given_a_file("listen_workers = \"ipc:///w\"\n");
+    then_it_is_good();
+    then_endpoint_is(0, "ipc:///run/treadle/treadled.sock", RIGHT_SUBMIT | RIGHT_ADMIN);
+    then_endpoint_is(1, "ipc:///w", RIGHT_WORK);
+}
+
+static void test_endpoints_of_flags_replace_those_of_listen_only(void **unused)
+{
+    (void)unused;
+    given_a_file("listen = {\"ipc:///a\", \"ipc:///b\"}\nlisten_admin = \"ipc:///admin\"\n");
+    assert_true(config_take_endpoint(&source.given, "ipc:///c"));
+    then_it_is_good();
+    assert_int_equal(config.listen_count, 2);
+    then_endpoint_is(0, "ipc:///c", RIGHT_SUBMIT | RIGHT_WORK);
+    then_endpoint_is(1, "ipc:///admin", RIGHT_ADMIN);
+    for (int i = 1; i < (int)ENDPOINT_COUNT_MAX; i++) {
+        assert_true(config_take_endpoint(&source.given, "ipc:///d"));
+    }
+    assert_false(when_it_is_loaded()); /* one too many in all */
+    assert_int_equal(mistakes.count, 1);
+    assert_non_null(strstr(mistakes.at[0].text, "one endpoint too many"));
+    assert_int_equal(mistakes.at[0].line, 2);
 }
 
 static void test_what_was_given_goes_before_the_file(void **unused)
@@ -205,7 +263,7 @@ static void test_what_was_given_goes_before_the_file(void **unused)
     assert_int_equal(config.value[CONFIG_LOG_LEVEL], LOG_LEVEL_DEBUG);
     assert_int_equal(config.value[CONFIG_LIVENESS], 4);
     assert_int_equal(config.listen_count, 1);
-    assert_string_equal(config.listen[0], "ipc:///tmp/b.sock");
+    assert_string_equal(config.listen[0].text, "ipc:///tmp/b.sock");
 }
 
 static void test_broker_for_trying_out_warns_only_unless_told(void **unused)
@@ -336,6 +394,17 @@ static const struct {
      "expected principals = FILE"},
     {1, "listen = \"ipc:///a a.key\"\n", "ipc takes no key", "expected ipc:///a alone"},
     {2, "server_key = a.key\ninsecure = true\n", "contradict each other", "one of them"},
+    {2, "listen_workers = \"ipc:///a\"\nlisten_admin = \"ipc:///a\"\n",
+     "listen_admin: ipc:///a stands there twice", "expected it once"},
+    {2, "listen_workers = \"ipc:///a\"\nlisten = \"ipc:///a\"\n", "stands there twice",
+     "expected it once"},
+    {2, "insecure = true\nlisten_admin = \"tcp://127.0.0.1:7330\"\n",
+     "listen_admin: tcp://127.0.0.1:7330: nobody administers over TCP without keys",
+     "expected server_key and principals"},
+    {1, "listen_workers = \"tcp://127.0.0.1:7330\"\n",
+     "listen_workers: tcp://127.0.0.1:7330: TCP without keys lets in every user",
+     "insecure = true"},
+    {1, "listen_workers = \"here\"\n", "listen_workers: here is not an endpoint", "ipc:///PATH"},
     {1, "server_key = ''\n", "server_key: no name", "the name of a file"},
     /* what does not go together */
     {2, "backoff_max = 1s\nbackoff_base = 2s\n", "backoff_base = 2s is over backoff_max = 1s",
@@ -362,7 +431,7 @@ static void test_endpoint_has_the_server_key_or_one_of_its_own(void **unused)
     then_it_is_good();
     (void)snprintf(expected, sizeof expected, "%s/old.key", folder); /* beside the file */
     assert_string_equal(config_server_key(&config, 0), expected);
-    assert_string_equal(config.listen[1], "tcp://10.0.0.1:7331");
+    assert_string_equal(config.listen[1].text, "tcp://10.0.0.1:7331");
     (void)snprintf(expected, sizeof expected, "%s/new.key", folder);
     assert_string_equal(config_server_key(&config, 1), expected);
     assert_string_equal(config_server_key(&config, 2), "/etc/other.key");
@@ -489,6 +558,16 @@ static void test_file_that_may_not_be_read_is_a_mistake(void **unused)
     assert_non_null(strstr(mistakes.at[0].text, "cannot be read: Permission denied"));
 }
 
+static void test_file_that_others_may_write_is_a_mistake(void **unused)
+{
+    (void)unused;
+    given_a_file("");
+    assert_int_equal(chmod(path, 0664), 0);
+    then_the_mistake_is(0, "may be written by others", "only its owner may write");
+    assert_int_equal(chmod(path, 0644), 0);
+    then_it_is_good();
+}
+
 static void test_binary_file_is_a_mistake_in_the_line_of_its_first_zero(void **unused)
 {
     (void)unused;
@@ -527,6 +606,40 @@ static void test_only_what_may_change_is_taken_at_a_reload(void **unused)
     assert_int_equal(config.value[CONFIG_ATTEMPTS], 7);
     assert_int_equal(config.value[CONFIG_DRAIN_TIMEOUT], 1);
     assert_int_equal(config.value[CONFIG_MAX_TASKS], 1000000);
+}
+
+static char fixed[1024]; /* what config.fixed was logged of */
+
+static bool note_fixed(const struct log_line *line)
+{
+    const size_t size = strlen(fixed);
+    (void)snprintf(fixed + size, sizeof fixed - size, "%s %s\n", line->event, line->fields);
+    return true;
+}
+
+static void test_what_waits_for_the_next_start_is_told_at_each_reload(void **unused)
+{
+    (void)unused;
+    struct config fresh;
+    given_a_file("listen = \"ipc:///a\"\n");
+    then_it_is_good();
+    fresh = config;
+    given_a_file("listen = \"ipc:///b\"\nlisten_workers = \"ipc:///w\"\nlisten_admin = "
+                 "\"ipc:///c\"\nserver_key = a.key\nprincipals = who\n");
+    then_it_is_good();
+    for (int i = 0; i < 2; i++) {
+        fixed[0] = '\0';
+        log_open(LOG_LEVEL_INFO, note_fixed);
+        assert_int_equal(config_take_reloaded(&fresh, &config), i == 0 ? 1 : 0); /* principals */
+        log_open(LOG_LEVEL_INFO, NULL);
+        assert_non_null(strstr(fixed, "config.fixed key=listen "));
+        assert_non_null(strstr(fixed, "config.fixed key=listen_workers "));
+        assert_non_null(strstr(fixed, "config.fixed key=listen_admin "));
+        assert_non_null(strstr(fixed, "config.fixed key=server_key "));
+        assert_null(strstr(fixed, "key=principals"));
+    }
+    assert_string_equal(fresh.listen[0].text, "ipc:///a");
+    assert_string_equal(fresh.server_key, "");
 }
 
 /* ---- whatever the bytes ---- */
@@ -589,6 +702,9 @@ int main(void)
         cmocka_unit_test_setup(test_empty_file_and_comments_are_good, set_up),
         cmocka_unit_test_setup(test_every_type_is_read, set_up),
         cmocka_unit_test_setup(test_one_endpoint_needs_no_braces, set_up),
+        cmocka_unit_test_setup(test_one_endpoint_is_for_all_roles, set_up),
+        cmocka_unit_test_setup(test_what_has_endpoints_of_its_own_is_done_over_these_only, set_up),
+        cmocka_unit_test_setup(test_endpoints_of_flags_replace_those_of_listen_only, set_up),
         cmocka_unit_test_setup(test_what_was_given_goes_before_the_file, set_up),
         cmocka_unit_test_setup(test_broker_for_trying_out_warns_only_unless_told, set_up),
         cmocka_unit_test_setup(test_every_key_takes_its_least_and_its_greatest_and_nothing_beyond,
@@ -607,6 +723,8 @@ int main(void)
         cmocka_unit_test_setup(test_file_that_may_not_be_read_is_a_mistake, set_up),
         cmocka_unit_test_setup(test_binary_file_is_a_mistake_in_the_line_of_its_first_zero, set_up),
         cmocka_unit_test_setup(test_file_over_its_limit_is_a_mistake, set_up),
+        cmocka_unit_test_setup(test_file_that_others_may_write_is_a_mistake, set_up),
+        cmocka_unit_test_setup(test_what_waits_for_the_next_start_is_told_at_each_reload, set_up),
         cmocka_unit_test_setup(test_only_what_may_change_is_taken_at_a_reload, set_up),
         cmocka_unit_test_setup(test_whatever_the_bytes_it_is_good_or_says_what_is_wrong, set_up),
     };

@@ -306,6 +306,13 @@ static void test_hello_is_answered_with_what_the_broker_is(void **unused)
     assert_int_equal(welcome->as.welcome.epoch, 7);
     assert_int_equal(welcome->as.welcome.body_size_max, BODY_SIZE_DEFAULT);
     assert_true(bytes_is_equal(welcome->as.welcome.version, bytes_from_text("1.2.3")));
+    assert_true(bytes_is_equal(welcome->as.welcome.principal, bytes_from_text("local")));
+    assert_int_equal(welcome->as.welcome.rights, RIGHT_ALL);
+    struct wire_list services = welcome->as.welcome.services;
+    struct wire_glob glob;
+    assert_true(wire_glob_next(&services, &glob));
+    assert_true(bytes_is_equal(glob.text, bytes_from_text("*")));
+    assert_false(wire_glob_next(&services, &glob));
     then_all_was_encoded(fixture);
 }
 
@@ -511,6 +518,41 @@ static void test_connection_that_has_ended_is_sent_nothing(void **unused)
     then_all_was_encoded(fixture);
 }
 
+/* What the worker, which serves wc.*, is shown to serve to who has rights to this. */
+static bool is_shown_to_serve(struct fixture *fixture, const char *text)
+{
+    const struct bytes glob = bytes_from_text(text);
+    const struct globs services = {&glob, 1};
+    const struct effect row = {.kind = EFFECT_SEND,
+                               .code = MESSAGE_WORKER_INFO,
+                               .connection = CLIENT,
+                               .session = fixture->core->connection_sessions[WORKER] - 1,
+                               .services = &services};
+    struct effect last = row;
+    last.is_last = 1;
+    encoder_send(fixture->encoder, &row);
+    encoder_send(fixture->encoder, &last);
+    struct wire_list rows = then_there_is(fixture, MESSAGE_WORKER_INFO)->as.worker_info.rows;
+    struct wire_worker_row worker;
+    assert_true(wire_worker_row_next(&rows, &worker));
+    return worker.serves.count > 0;
+}
+
+static void test_worker_is_shown_to_serve_what_the_asking_key_has_rights_to(void **unused)
+{
+    (void)unused;
+    struct fixture *fixture = given_a_broker();
+    when_it_says_hello(fixture, CLIENT);
+    when_it_says_hello(fixture, WORKER);
+    when_tasks_are_submitted(fixture, 2, 10);
+    when_the_round_ends(fixture);
+    forget_sent(fixture);
+    assert_true(is_shown_to_serve(fixture, "wc.count"));
+    forget_sent(fixture);
+    assert_false(is_shown_to_serve(fixture, "mail.*"));
+    then_all_was_encoded(fixture);
+}
+
 static void test_questions_are_answered_with_rows(void **unused)
 {
     (void)unused;
@@ -599,6 +641,7 @@ int main(void)
         cmocka_unit_test(test_recall_never_overtakes_the_dispatch_of_its_lease),
         cmocka_unit_test(test_failed_attempt_is_told_with_the_outcome_and_the_next_dispatch),
         cmocka_unit_test(test_connection_that_has_ended_is_sent_nothing),
+        cmocka_unit_test(test_worker_is_shown_to_serve_what_the_asking_key_has_rights_to),
         cmocka_unit_test(test_questions_are_answered_with_rows),
         cmocka_unit_test(test_task_info_tells_state_policy_and_history),
     };

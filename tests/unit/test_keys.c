@@ -240,6 +240,8 @@ static void test_public_file_has_no_secret_to_open(void **unused)
 {
     (void)unused;
     then_it_is_refused(given_a_file("key", 0600, CURVE_PUBLIC), TREADLE_E_INVALID, ".key");
+    then_it_is_refused(given_a_file("a.pub", 0644, CURVE_PUBLIC), TREADLE_E_INVALID,
+                       "name the file that ends in .key"); /* and not: chmod 600 */
 }
 
 /* ---- what is written ---- */
@@ -306,6 +308,19 @@ static void test_nothing_is_ever_overwritten(void **unused)
     key_pair_close(&pair);
 }
 
+static void test_directory_that_is_none_is_told_with_what_to_do(void **unused)
+{
+    (void)unused;
+    struct key_pair *pair = NULL;
+    assert_int_equal(key_pair_create(&pair), TREADLE_OK);
+    assert_int_equal(key_pair_write(pair, "a", path_of("none"), why), TREADLE_E_IO);
+    assert_non_null(strstr(why, "none: no such directory; make it with: mkdir -p /"));
+    (void)given_a_file("file", 0600, "");
+    assert_int_equal(key_pair_write(pair, "a", path_of("file"), why), TREADLE_E_IO);
+    assert_non_null(strstr(why, "file: Not a directory"));
+    key_pair_close(&pair);
+}
+
 static void test_disk_that_is_full_leaves_neither_file(void **unused)
 {
     (void)unused;
@@ -330,8 +345,8 @@ static void test_disk_that_is_full_leaves_neither_file(void **unused)
 static void test_name_that_is_none_is_refused(void **unused)
 {
     (void)unused;
-    static const char *const names[] = {"",    ".a",  "..",       "a/b", "a b",
-                                        "a\n", "a\"", "\xc3\xa4", "a$"};
+    static const char *const names[] = {"",    ".a",       "..", "a/b",   "a b",   "a\n",
+                                        "a\"", "\xc3\xa4", "a$", "a.key", "a.pub", ".key"};
     char long_name[66];
     struct key_pair *pair = NULL;
     assert_int_equal(key_pair_create(&pair), TREADLE_OK);
@@ -343,7 +358,6 @@ static void test_name_that_is_none_is_refused(void **unused)
     assert_int_equal(key_pair_write(pair, long_name, dir, why), TREADLE_E_INVALID);
     long_name[64] = '\0';
     assert_int_equal(key_pair_write(pair, long_name, dir, why), TREADLE_OK);
-    assert_int_equal(key_pair_write(pair, "a", path_of("none"), why), TREADLE_E_IO);
     key_pair_close(&pair);
 }
 
@@ -383,6 +397,45 @@ static void test_text_that_is_neither_digits_nor_file_is_refused(void **unused)
     assert_int_equal(key_public_read(key, "", why), TREADLE_E_NOT_FOUND);
 }
 
+static void test_key_in_the_place_of_a_file_is_not_repeated(void **unused)
+{
+    (void)unused;
+    static const char *const keys[] = {SPEC_PUBLIC_HEX, "q>APx0c6ob]tC0M@x(?iIZ3VrOW[v@xM:[tyF<mT"};
+    struct key_pair *pair = NULL;
+    uint8_t key[KEY_SIZE];
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        assert_int_equal(key_pair_open(&pair, keys[i], why), TREADLE_E_NOT_FOUND);
+        assert_null(strstr(why, keys[i]));
+        assert_non_null(strstr(why, "looks like a key"));
+    }
+    assert_int_equal(key_public_read(key, keys[1], why), TREADLE_E_NOT_FOUND);
+    assert_null(strstr(why, keys[1]));
+}
+
+static void test_secret_file_is_not_taken_for_anothers_public_one(void **unused)
+{
+    (void)unused;
+    uint8_t key[KEY_SIZE];
+    char name[KEY_NAME_SIZE];
+    const char *path = given_a_file("key", 0600, czmq_file);
+    assert_int_equal(key_public_read(key, path, why), TREADLE_E_INVALID);
+    assert_non_null(strstr(why, "name the file that ends in .pub"));
+    assert_null(strstr(why, "q>APx0c6"));
+    assert_int_equal(key_public_read_named(key, name, path, why), TREADLE_OK);
+}
+
+static void test_public_key_of_what_is_no_file_is_refused_at_once(void **unused)
+{
+    (void)unused;
+    uint8_t key[KEY_SIZE];
+    const char *fifo = path_of("fifo");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(key_public_read(key, fifo, why), TREADLE_E_INVALID);
+    assert_int_equal(key_public_read(key, dir, why), TREADLE_E_INVALID);
+    assert_non_null(strstr(why, "is a directory"));
+    assert_int_equal(key_public_read(key, given_a_file("x", 0644, ""), why), TREADLE_E_INVALID);
+}
+
 static void test_public_file_may_be_anybodys_and_a_link(void **unused)
 {
     (void)unused;
@@ -405,33 +458,39 @@ static void test_name_in_a_file_is_made_safe_for_a_terminal(void **unused)
 
 /* ---- memory ---- */
 
-#define MASK       0x5aU
 #define NEEDLE     24U /* from the middle: libraries may change the ends */
-#define REGION_MAX (UINT64_C(256) << 20)
+#define STEP       65536U
+#define MASK       UINT64_C(0x5a5a5a5a5a5a5a5a)
+#define REGION_MAX (UINT64_C(256) << 20) /* larger ones are a sanitizer's */
 
-static uint8_t page[65536 + NEEDLE];
+/* What is looked for, and where: masked, or the search would leave copies of its own, as vector
+ * registers do that the dynamic linker saves on the stack. */
+static uint64_t needle[NEEDLE / 8];
+static uint64_t page[(STEP + NEEDLE) / 8];
 
-/* How often the masked bytes begin in the first 65,536 bytes of the page, which was read from `at`;
- * what this search itself holds does not count. */
-static unsigned count_in_page(const uint8_t masked[NEEDLE], uint64_t at, ssize_t size)
+static void mask(uint64_t *words, size_t size)
 {
-    const uint64_t own = (uint64_t)(uintptr_t)page;
+    for (size_t i = 0; i < (size + 7) / 8; i++) {
+        words[i] ^= MASK;
+    }
+}
+
+/* How often the needle begins in the first STEP bytes of the page. */
+static unsigned count_in_page(size_t size)
+{
+    const uint8_t *start = (const uint8_t *)page;
+    const uint8_t *from = start;
     unsigned count = 0;
-    for (ssize_t i = 0; i + (ssize_t)NEEDLE <= size && i < 65536; i++) {
-        const uint64_t found = at + (uint64_t)i;
-        size_t same = 0;
-        while (same < NEEDLE && (page[i + (ssize_t)same] ^ MASK) == masked[same]) {
-            same++;
-        }
-        if (same == NEEDLE && (found < own || found >= own + sizeof(page))) {
-            count++;
-        }
+    while ((from = memmem(from, size - (size_t)(from - start), needle, NEEDLE)) != NULL) {
+        count += from < start + STEP ? 1 : 0;
+        from++;
     }
     return count;
 }
 
-/* The same of all memory that this process can write to. */
-static unsigned count_in_memory(const uint8_t masked[NEEDLE])
+/* The same of all memory that this process can write to. A region is not read past its end: what
+ * is next to it may be the very memory that a secret belongs in. */
+static unsigned count_in_memory(void)
 {
     unsigned count = 0;
     char line[512];
@@ -447,10 +506,11 @@ static unsigned count_in_memory(const uint8_t masked[NEEDLE])
             strncmp(mode, "rw", 2) != 0 || end - start > REGION_MAX) {
             continue;
         }
-        for (uint64_t at = start; at < end; at += 65536) {
-            const ssize_t got = pread(memory, page, sizeof(page), (off_t)at);
-            count += count_in_page(masked, at, got);
-            memset(page, 0, sizeof(page));
+        for (uint64_t at = start; at < end; at += STEP) {
+            const size_t left = end - at < sizeof(page) ? (size_t)(end - at) : sizeof(page);
+            const ssize_t got = pread(memory, page, left, (off_t)at);
+            mask(page, sizeof(page));
+            count += got > 0 ? count_in_page((size_t)got) : 0;
         }
     }
     close(memory);
@@ -461,24 +521,59 @@ static unsigned count_in_memory(const uint8_t masked[NEEDLE])
 static void test_no_copy_of_a_secret_stays_in_memory(void **unused)
 {
     (void)unused;
-    uint8_t masked[NEEDLE];
     struct key_pair *pair = NULL;
     assert_int_equal(key_pair_create(&pair), TREADLE_OK);
     assert_int_equal(key_pair_write(pair, "wiped", dir, why), TREADLE_OK);
-    for (size_t i = 0; i < NEEDLE; i++) {
-        masked[i] = (uint8_t)(key_pair_secret(pair)[i + 4] ^ MASK);
-    }
+    memcpy(needle, key_pair_secret(pair) + 4, NEEDLE);
+    mask(needle, NEEDLE);
     key_pair_close(&pair);
     pair = opened(path_of("wiped.key"));
-    assert_int_equal(count_in_memory(masked), 0); /* it is in memory that is read-only */
+    assert_int_equal(count_in_memory(), 0); /* it is in memory that is read-only */
     uint8_t *copy = malloc(NEEDLE);
     assert_non_null(copy);
     memcpy(copy, key_pair_secret(pair) + 4, NEEDLE);
-    assert_int_equal(count_in_memory(masked), 1); /* the search does find what is there */
+    assert_int_equal(count_in_memory(), 1); /* the search does find what is there */
     sodium_memzero(copy, NEEDLE);
     free(copy);
     key_pair_close(&pair);
-    assert_int_equal(count_in_memory(masked), 0);
+    assert_int_equal(count_in_memory(), 0);
+}
+
+static void test_process_that_is_forked_off_has_no_secret(void **unused)
+{
+    (void)unused;
+    struct key_pair *pair = NULL;
+    assert_int_equal(key_pair_create(&pair), TREADLE_OK);
+    const pid_t pid = fork();
+    assert_true(pid != -1);
+    if (pid == 0) {
+        const bool is_zero = sodium_is_zero(key_pair_secret(pair), KEY_SIZE) == 1;
+        key_pair_close(&pair); /* and may end what it has */
+        _exit(is_zero && pair == NULL ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(sodium_is_zero(key_pair_secret(pair), KEY_SIZE), 0);
+    key_pair_close(&pair);
+}
+
+static void test_memory_that_cannot_be_locked_is_no_obstacle(void **unused)
+{
+    (void)unused;
+    const char *path = given_a_file("key", 0600, czmq_file);
+    const pid_t pid = fork();
+    assert_true(pid != -1);
+    if (pid == 0) {
+        const struct rlimit none = {0, 0};
+        struct key_pair *pair = NULL;
+        _exit(setrlimit(RLIMIT_MEMLOCK, &none) == 0 && key_pair_open(&pair, path, why) == TREADLE_OK
+                  ? 0
+                  : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 static void test_writing_to_a_secret_ends_the_process(void **unused)
@@ -539,13 +634,19 @@ int main(void)
         TEST(test_public_file_has_no_secret_to_open),
         TEST(test_pair_that_was_written_is_read_back),
         TEST(test_nothing_is_ever_overwritten),
+        TEST(test_directory_that_is_none_is_told_with_what_to_do),
         TEST(test_disk_that_is_full_leaves_neither_file),
         TEST(test_name_that_is_none_is_refused),
         TEST(test_public_key_is_read_from_digits_of_either_case),
         TEST(test_text_that_is_neither_digits_nor_file_is_refused),
+        TEST(test_key_in_the_place_of_a_file_is_not_repeated),
+        TEST(test_secret_file_is_not_taken_for_anothers_public_one),
+        TEST(test_public_key_of_what_is_no_file_is_refused_at_once),
         TEST(test_public_file_may_be_anybodys_and_a_link),
         TEST(test_name_in_a_file_is_made_safe_for_a_terminal),
         TEST(test_no_copy_of_a_secret_stays_in_memory),
+        TEST(test_process_that_is_forked_off_has_no_secret),
+        TEST(test_memory_that_cannot_be_locked_is_no_obstacle),
         TEST(test_writing_to_a_secret_ends_the_process),
         TEST(test_protected_process_leaves_no_core),
     };

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "broker/shell/principals.h"
@@ -119,6 +120,8 @@ static const struct {
      "with a name"},
     {1, "principal local {\n keys={}\n roles={}\n services={}\n}\n", "principal local",
      "another name"},
+    {1, "principal anybody {\n keys={}\n roles={}\n services={}\n}\n", "principal anybody",
+     "another name"},
     {6, "principal a {\n keys={}\n roles={}\n services={}\n}\nprincipal a {\n}\n", "principal a",
      "each name once"},
     {1, "principal a {\n keys={}\n roles={}\n}\n", "principal a has no services",
@@ -183,6 +186,60 @@ static void test_missing_file_is_a_mistake(void **unused)
     char text[256];
     conf_print_mistake(text, sizeof text, "principals", &mistakes.at[0]);
     assert_int_equal(strncmp(text, "principals: cannot be read: ", 28), 0);
+}
+
+static void then_it_is_refused(const char *what)
+{
+    mistakes = (struct conf_mistakes){.count = 0};
+    assert_null(principals_read(path, &mistakes));
+    assert_int_equal(mistakes.count, 1);
+    assert_int_equal(mistakes.at[0].line, CONF_LINE_WHOLE);
+    assert_non_null(strstr(mistakes.at[0].text, what));
+}
+
+/* They could let themselves in. */
+static void test_file_that_others_may_write_is_refused(void **unused)
+{
+    (void)unused;
+    static const mode_t modes[] = {0620, 0602, 0666, 0664};
+    when_it_is_read("principal a {\n keys={" KEY_A "}\n roles={}\n services={}\n}\n");
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
+        assert_int_equal(chmod(path, modes[i]), 0);
+        then_it_is_refused("may be written by others; expected");
+    }
+    assert_int_equal(chmod(path, 0644), 0); /* what it says is no secret */
+    mistakes = (struct conf_mistakes){.count = 0};
+    principals_destroy(&principals);
+    principals = principals_read(path, &mistakes);
+    assert_non_null(principals);
+}
+
+static void test_file_of_another_user_is_refused(void **unused)
+{
+    (void)unused;
+    when_it_is_read("");
+    if (geteuid() != 0) {
+        skip();
+    }
+    assert_int_equal(chown(path, 65534, 65534), 0);
+    then_it_is_refused("belongs to another user; expected");
+    assert_int_equal(chown(path, 0, 0), 0);
+}
+
+static void test_key_of_the_broker_is_no_principals(void **unused)
+{
+    (void)unused;
+    uint8_t key[KEY_SIZE];
+    when_it_is_read("principal a {\n keys={" KEY_A ",\n" KEY_B "}\n roles={}\n services={}\n}\n");
+    assert_true(principals_read_hex(key, KEY_C));
+    principals_refuse_key(principals, key, &mistakes);
+    assert_int_equal(mistakes.count, 0);
+    assert_true(principals_read_hex(key, KEY_B));
+    principals_refuse_key(principals, key, &mistakes);
+    assert_int_equal(mistakes.count, 1);
+    assert_int_equal(mistakes.at[0].line, 3);
+    assert_non_null(strstr(mistakes.at[0].text, "ff112233... is the broker's own key"));
+    assert_non_null(strstr(mistakes.at[0].text, "; expected a key that was made for a"));
 }
 
 static struct principal given_a_principal(uint32_t rights, const struct bytes *globs,
@@ -299,6 +356,9 @@ int main(void)
         STORY(test_principal_may_have_no_keys_no_roles_and_no_services),
         STORY(test_each_mistake_is_told_with_its_line),
         STORY(test_what_may_be_a_secret_key_is_not_told_in_full),
+        STORY(test_file_that_others_may_write_is_refused),
+        STORY(test_file_of_another_user_is_refused),
+        STORY(test_key_of_the_broker_is_no_principals),
         STORY(test_missing_file_is_a_mistake),
         STORY(test_narrower_is_less_roles_less_services_or_another_name),
         STORY(test_glob_covers_what_all_its_texts_are_covered_of),

@@ -28,6 +28,8 @@ enum place {
 
 enum key {
     KEY_BROKER,
+    KEY_IDENTITY,
+    KEY_SERVER_KEY,
     KEY_NAME,
     KEY_SLOTS,
     KEY_POOL,
@@ -52,6 +54,8 @@ static const char *const pools[] = {"processes", "threads"};
 /* clang-format off */
 static const struct conf_key keys[KEY_COUNT] = {
     [KEY_BROKER] = {"broker", CONF_TEXT, AT(TOP), .expected = "an endpoint like \"tcp://HOST:PORT\" or \"ipc://PATH\""},
+    [KEY_IDENTITY] = {"identity", CONF_TEXT, AT(TOP), .expected = "the name of a .key file"},
+    [KEY_SERVER_KEY] = {"server_key", CONF_TEXT, AT(TOP), .expected = "the name of a .pub file, 64 hexadecimal digits or none"},
     [KEY_NAME] = {"name", CONF_TEXT, AT(TOP), .expected = "a name of 1 to 64 bytes"},
     [KEY_SLOTS] = {"slots", CONF_COUNT, AT(TOP), .min = 1, .max = SLOT_COUNT_MAX},
     [KEY_POOL] = {"pool", CONF_WORD, AT(TOP), .words = pools, .max = 1},
@@ -91,6 +95,8 @@ struct file_handler {
 
 struct runner_config {
     char *broker;
+    char *identity;
+    char *server_key;
     char *name;
     uint64_t slots;
     bool is_threaded;
@@ -107,6 +113,7 @@ struct runner_config {
     struct worker_override overrides[SERVE_COUNT_MAX];
 
     /* While it is read. */
+    const char *home;
     struct conf_mistakes *mistakes;
     struct file_handler *handler; /* the section's */
     struct file_handler rejected; /* of sections that do not count */
@@ -133,19 +140,33 @@ static bool is_endpoint(const char *text)
            text[6] != '\0' && strlen(text) < ENDPOINT_SIZE;
 }
 
+static bool is_name(const char *text)
+{
+    return text[0] != '\0' && strlen(text) <= NAME_SIZE_MAX;
+}
+
+/* A key stands once, so there is nothing to free. */
 static void set_text(struct runner_config *config, enum key key, const struct conf_setting *setting)
 {
     const char *text = setting->values[0];
-    const size_t size = strlen(text);
-    const bool is_good = key == KEY_NAME ? size >= 1 && size <= NAME_SIZE_MAX : is_endpoint(text);
-    char **field = key == KEY_BROKER ? &config->broker : &config->name;
+    const bool is_file = key == KEY_IDENTITY || key == KEY_SERVER_KEY;
+    bool is_good = text[0] != '\0';
+    char **field = &config->name;
     char why[CONF_TEXT_SIZE];
+    if (key == KEY_BROKER) {
+        field = &config->broker;
+        is_good = is_endpoint(text);
+    } else if (key == KEY_NAME) {
+        is_good = is_name(text);
+    } else {
+        field = key == KEY_IDENTITY ? &config->identity : &config->server_key;
+    }
     if (!is_good) {
         conf_print_refused(&keys[key], text, why);
         conf_add_mistake(config->mistakes, setting->line, "%s", why);
         return;
     }
-    *field = strdup(text); /* a key stands once */
+    *field = is_file ? conf_file_name(text, config->home) : strdup(text);
     if (*field == NULL) {
         out_of_memory(config, setting->line);
     }
@@ -337,7 +358,8 @@ static void check(struct runner_config *config)
     }
 }
 
-struct runner_config *runner_config_read(const char *path, struct conf_mistakes *mistakes)
+struct runner_config *runner_config_read(const char *path, const char *home,
+                                         struct conf_mistakes *mistakes)
 {
     struct runner_config *config = calloc(1, sizeof(*config));
     if (config == NULL) {
@@ -354,6 +376,7 @@ struct runner_config *runner_config_read(const char *path, struct conf_mistakes 
         .on_section = on_section,
         .on_section_end = on_section_end,
     };
+    config->home = home;
     config->mistakes = mistakes;
     conf_read(path, &reader, mistakes);
     if (mistakes->count == 0) {
@@ -377,6 +400,8 @@ void runner_config_destroy(struct runner_config **config_pointer)
     }
     free_command(&config->rejected);
     free(config->broker);
+    free(config->identity);
+    free(config->server_key);
     free(config->name);
     free(config);
     *config_pointer = NULL;
@@ -425,6 +450,8 @@ void runner_config_apply(struct runner_config *config, struct worker_config *wor
                          bool is_pool_given)
 {
     worker->broker = worker->broker != NULL ? worker->broker : config->broker;
+    worker->identity = worker->identity != NULL ? worker->identity : config->identity;
+    worker->server_key = worker->server_key != NULL ? worker->server_key : config->server_key;
     worker->name = worker->name != NULL ? worker->name : config->name;
     worker->slots = worker->slots != 0 ? worker->slots : (uint32_t)config->slots;
     worker->memory_max = worker->memory_max != 0 ? worker->memory_max : config->memory_max;

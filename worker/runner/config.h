@@ -12,8 +12,10 @@
 /* What a file says; everything in it is its own. */
 struct runner_config;
 
-/* Never NULL but when memory is out. With mistakes it is of no use but to be destroyed. */
-struct runner_config *runner_config_read(const char *path, struct conf_mistakes *mistakes);
+/* home: what a leading ~/ in the name of a key file stands for; NULL: itself. Never NULL but when
+ * memory is out. With mistakes it is of no use but to be destroyed. */
+struct runner_config *runner_config_read(const char *path, const char *home,
+                                         struct conf_mistakes *mistakes);
 
 /* Nulls the pointer; NULL is fine. */
 void runner_config_destroy(struct runner_config **config);

@@ -62,8 +62,9 @@ static void tell_apart(const struct runner *runner, const struct worker_note *no
              note->is_nothing_there ? " (for one to try things: treadle dev)"
                                     : " (what to do: treadle doctor)");
     } else {
-        tell(runner, "lost the broker at %s%s%s; trying again", runner->options->worker.broker,
-             note->text[0] == '\0' ? "" : ": ", note->text);
+        tell(runner, "lost the broker at %s%s%s; trying again%s", runner->options->worker.broker,
+             note->text[0] == '\0' ? "" : ": ", note->text,
+             note->is_about_keys ? " (what to do: treadle doctor)" : "");
     }
 }
 

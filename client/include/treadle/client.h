@@ -78,7 +78,8 @@ struct treadle_client_options {
                              TREADLE_IDENTITY, else ~/.config/treadle/identity.key */
     const char *server_key; /* the key that a broker at tcp:// must have: file, 64 hexadecimal
                                digits, or "none": plain; NULL: TREADLE_SERVER_KEY, else
-                               ~/.config/treadle/server.pub if it is there, else plain */
+                               ~/.config/treadle/server.pub if it is there, else plain, which is
+                               refused (TREADLE_E_KEY) unless the endpoint is on the loopback */
 };
 
 /** result=keep: the result stays at the broker until the result TTL; else it is dropped once
@@ -183,9 +184,10 @@ struct treadle_outcome {
  * names in the environment, else tcp://127.0.0.1:7330.
  *
  * Where a server key is known, a connection over tcp:// is encrypted, the broker has to prove that
- * it has that key, and this client shows its identity. The secret key stays in locked memory until
- * the client is closed; a program that holds one may want no core dumps of itself (setrlimit(2),
- * RLIMIT_CORE). Endpoints ipc:// are plain.
+ * it has that key, and this client shows its identity. Where none is known, a connection over
+ * tcp:// is made on the loopback only. This library keeps the secret key in locked memory until the
+ * client is closed, but libzmq has copies of its own elsewhere: a program that holds one may want
+ * no core dumps of itself (setrlimit(2), RLIMIT_CORE). Endpoints ipc:// are plain.
  *
  * @param[out] client  the client, written only on TREADLE_OK
  * @param options      NULL takes the defaults
@@ -193,8 +195,8 @@ struct treadle_outcome {
  * @return TREADLE_OK            the broker answered
  *         TREADLE_E_NO_BROKER   none did within connect_timeout_ms
  *         TREADLE_E_REFUSED     the broker will not talk with this client, or not with its key
- *         TREADLE_E_KEY         a key is missing, or its file is refused: it must be of this user
- *                               and closed to all others
+ *         TREADLE_E_KEY         a key is missing, or its file is refused: that of a secret key must
+ *                               be of this user and closed to all others
  *         TREADLE_E_INVALID     an option is out of range
  *         TREADLE_E_IO          there are no sockets to be had
  *         TREADLE_E_NOMEM

@@ -247,7 +247,7 @@ treadle_context_on_end(treadle_context *context, void (*cleanup)(void *data), vo
  *
  * The process that runs handlers has no secret key of the worker's in its memory: the client reads
  * the worker's identity from its file when it is first asked for. If that file is not readable
- * there, or no longer, there is no client.
+ * there, or no longer, there is no client. From then on that process leaves no core dump.
  *
  * @return NULL if no broker answers: treadle_client_error(NULL) says why; in test mode always NULL
  *
