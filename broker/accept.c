@@ -5,8 +5,9 @@
  *
  * Without it libzmq 4.3.4 ends the process when a peer comes to an ipc endpoint and no descriptor
  * is left: its ipc listener takes every error of accept4() for a mistake of its own but a few, and
- * EMFILE is not among them. Its TCP listener goes on, but asks again and again without a pause. Who
- * is not admitted could bring that about, with TCP connections that say nothing.
+ * EMFILE is not among them, nor is a kernel without memory. Its TCP listener goes on, but asks
+ * again and again without a pause. Who is not admitted could bring that about, with TCP connections
+ * that say nothing.
  */
 #define _GNU_SOURCE
 
@@ -27,6 +28,21 @@
 /* <sys/socket.h> is not included: it gives the address a type that is libc's own business. */
 struct sockaddr;
 int accept4(int fd, struct sockaddr *restrict address, socklen_t *restrict size, int flags);
+
+/* An errno that every listener bears, for one that is no mistake of the caller. */
+static int bearable(int error_number)
+{
+    switch (error_number) {
+    case EMFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EPERM: /* of a firewall, or another guard of the kernel */
+    case EACCES:
+        return ENFILE;
+    default:
+        return error_number;
+    }
+}
 
 /* Once a minute at most, whichever thread it is. */
 static void tell(rlim_t most)
@@ -59,7 +75,7 @@ __attribute__((visibility("default"))) int accept4(int fd, struct sockaddr *rest
         if (error_number == EMFILE) {
             tell(limit.rlim_cur);
         }
-        errno = error_number == EMFILE ? ENFILE : error_number; /* which every listener bears */
+        errno = bearable(error_number);
         return -1;
     }
     if ((rlim_t)peer + DESCRIPTORS_KEPT < limit.rlim_cur) {

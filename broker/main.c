@@ -199,9 +199,22 @@ static void tell_mistakes(const char *path, const struct conf_mistakes *mistakes
     }
 }
 
+/* Which setting named the server key of an endpoint, and where. */
+static void tell_server_key(const char *path, const struct config *config, uint32_t index,
+                            const char *why)
+{
+    const struct config_endpoint *endpoint = &config->listen[index];
+    struct conf_mistake mistake = {
+        .line = endpoint->server_key[0] != '\0' ? endpoint->line : config->line[CONFIG_SERVER_KEY]};
+    char text[CONFIG_PATH_SIZE + CONF_TEXT_SIZE];
+    (void)snprintf(mistake.text, sizeof mistake.text, "server_key: %.480s", why);
+    conf_print_mistake(text, sizeof text, path, &mistake);
+    (void)fprintf(stderr, "treadled: %s\n", text);
+}
+
 /* Reads the keys of the endpoints and the principals that they let in. False: it was told what is
  * wrong. */
-static bool open_access(struct access *access, const struct config *config)
+static bool open_access(struct access *access, const struct config *config, const char *file)
 {
     static struct conf_mistakes mistakes;
     char why[KEY_WHY_SIZE];
@@ -212,7 +225,7 @@ static bool open_access(struct access *access, const struct config *config)
         }
         key_protect_process();
         if (key_pair_open(&access->server_keys[i], path, why) != TREADLE_OK) {
-            (void)fprintf(stderr, "treadled: server_key: %s\n", why);
+            tell_server_key(file, config, i, why);
             return false;
         }
     }
@@ -352,7 +365,7 @@ int main(int argc, char **argv)
         return EX_OSERR;
     }
     int exit_code = EX_CONFIG;
-    if (open_access(&access, &config)) {
+    if (open_access(&access, &config, path)) {
         exit_code = settings.is_check ? tell_ok(path) : start(&settings.source, &config, &access);
     }
     close_access(&access);

@@ -293,8 +293,8 @@ static void look_at_session(treadle_client *client, enum message_kind kind)
             client->error[0] = '\0';
         } else {
             client->refused_code = event->status;
-            set_error(client, "the broker refused this client: %s%s%.500s",
-                      refused_code_text(event->status), event->text.size > 0 ? ": " : "",
+            set_error(client, "the broker refused: %s%s%.500s", refused_code_text(event->status),
+                      event->text.size > 0 ? ": " : "",
                       event->text.size > 0 ? (const char *)event->text.data : "");
         }
         client_event_destroy(&event);

@@ -245,6 +245,51 @@ static uint32_t list_worker(struct core *core, struct listing *listing, struct e
     return cost;
 }
 
+/* Of the services somebody has rights to. Returns what it has cost, in visits. */
+static uint32_t list_service(struct core *core, struct listing *listing, struct effects *out)
+{
+    const struct service *service = &core->services[listing->place];
+    const struct globs *services = &services_of(core, listing)->globs;
+    if (!service->is_used) {
+        return 1;
+    }
+    if (globs_touch_service(services, name_view(&service->name))) {
+        struct effect *effect = row(core, listing, out);
+        if (effect != NULL) {
+            effect->service = listing->place;
+            listing->count_left--;
+        }
+    }
+    return 1 + services->count;
+}
+
+/* How many places there are to look at. */
+static uint32_t places_of(const struct core *core, const struct listing *listing)
+{
+    switch (listing->code) {
+    case MESSAGE_TASK_PAGE:
+        return core->task_slab.used;
+    case MESSAGE_SERVICE_INFO:
+        return core->service_count;
+    default:
+        return core->session_slab.used;
+    }
+}
+
+/* Looks at the listing's place. Returns what it has cost, in visits. */
+static uint32_t list_place(struct core *core, struct listing *listing, struct effects *out)
+{
+    switch (listing->code) {
+    case MESSAGE_TASK_PAGE:
+        list_task(core, listing, out);
+        return 1;
+    case MESSAGE_SERVICE_INFO:
+        return list_service(core, listing, out);
+    default:
+        return list_worker(core, listing, out);
+    }
+}
+
 static void end_listing(struct core *core, struct listing *listing, bool is_at_end,
                         struct effects *out)
 {
@@ -272,20 +317,14 @@ static void run_listing(struct core *core, struct listing *listing, uint32_t vis
             false; /* nobody to tell; the shell drops the open page with the connection */
         return;
     }
-    const bool is_of_tasks = listing->code == MESSAGE_TASK_PAGE;
-    const uint32_t places = is_of_tasks ? core->task_slab.used : core->session_slab.used;
+    const uint32_t places = places_of(core, listing);
     while (visits > 0 && listing->count_left > 0 && listing->place < places) {
-        uint32_t cost = 1;
         if (effects_room(out) < 2) {
             return;
         }
-        if (is_of_tasks) {
-            list_task(core, listing, out);
-        } else {
-            cost = list_worker(core, listing, out);
-        }
+        const uint32_t all = list_place(core, listing, out);
+        const uint32_t cost = all < visits ? all : visits; /* the last may take more than is left */
         listing->place++;
-        cost = cost < visits ? cost : visits; /* the last one may take more than is left */
         visits -= cost;
         core->visits -= cost;
     }
@@ -307,33 +346,37 @@ void admin_run_listings(struct core *core, struct effects *out)
 
 /* ---- services, workers, the broker ---- */
 
+static void tell_service(struct core *core, struct session *session, uint64_t request,
+                         uint32_t service, struct effects *out)
+{
+    struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);
+    if (effect != NULL) {
+        effect->service = service;
+        effect->listing = LISTING_COUNT;
+        effect->number = request;
+    }
+}
+
 static void on_service_query(struct core *core, struct session *session, const struct input *input,
                              struct effects *out)
 {
     const struct wire_service_query *query = &input->message->as.service_query;
-    uint32_t first = 0;
-    uint32_t end = core->service_count;
     if (query->name.size > 0) {
-        first = service_find(core, query->name);
-        if (first == MAP_NONE || !globs_touch_service(input->services, query->name)) {
-            last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_NOT_FOUND, out);
-            return;
+        const uint32_t found = service_find(core, query->name);
+        const bool is_seen = found != MAP_NONE && globs_touch_service(input->services, query->name);
+        if (is_seen) {
+            tell_service(core, session, query->request, found, out);
         }
-        end = first + 1;
+        last_row(core, session, MESSAGE_SERVICE_INFO, query->request,
+                 is_seen ? DONE_OK : DONE_NOT_FOUND, out);
+        return;
     }
-    for (uint32_t i = first; i < end && i < first + ENTRY_COUNT_MAX; i++) {
-        const struct service *service = &core->services[i];
-        if (!service->is_used || !globs_touch_service(input->services, name_view(&service->name))) {
-            continue;
-        }
-        struct effect *effect = session_send(core, session, MESSAGE_SERVICE_INFO, out);
-        if (effect != NULL) {
-            effect->service = i;
-            effect->listing = LISTING_COUNT;
-            effect->number = query->request;
-        }
+    struct listing *listing = open_listing(core, session, MESSAGE_SERVICE_INFO, query->request);
+    if (listing == NULL) {
+        last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_BUSY, out);
+        return;
     }
-    last_row(core, session, MESSAGE_SERVICE_INFO, query->request, DONE_OK, out);
+    globs_keep(services_of(core, listing), input->services);
 }
 
 static void on_service_set(struct core *core, struct session *session, const struct input *input,

@@ -45,7 +45,6 @@ enum record_kind {
     X(LOG_SESSION_RESUMED, "session.resumed")                                                      \
     X(LOG_SESSION_LOST, "session.lost")                                                            \
     X(LOG_SESSION_ENDED, "session.ended")                                                          \
-    X(LOG_SESSION_REFUSED, "session.refused")                                                      \
     X(LOG_TASK_ACCEPTED, "task.accepted")                                                          \
     X(LOG_TASK_DISPATCHED, "task.dispatched")                                                      \
     X(LOG_TASK_SUCCEEDED, "task.succeeded")                                                        \

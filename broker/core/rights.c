@@ -89,6 +89,9 @@ static bool glob_touches(struct bytes glob, struct bytes beginning)
         first--;
     }
     for (size_t size = first; size <= glob.size; size++) {
+        if (size > first && glob.data[size - 1] != '*') {
+            continue; /* a beginning ends in the dot, or in what a `*` stands for */
+        }
         const bool has_more = size < glob.size || (size > 0 && glob.data[size - 1] == '*');
         if (has_more && glob_matches((struct bytes){glob.data, size}, beginning)) {
             return true;

@@ -537,9 +537,10 @@ static bool refuse_hello(struct core *core, const struct input *input, enum refu
     return false;
 }
 
+/* Whoever has any right may be a client, and at least look: `treadle doctor` on a worker's host. */
 static bool has_right_to_role(const struct input *input, uint64_t role)
 {
-    const uint32_t wanted = role == ROLE_WORKER ? RIGHT_WORK : (RIGHT_SUBMIT | RIGHT_ADMIN);
+    const uint32_t wanted = role == ROLE_WORKER ? RIGHT_WORK : RIGHT_ALL;
     return (input->rights & wanted) != 0;
 }
 
@@ -565,11 +566,13 @@ static bool admits_hello(struct core *core, const struct input *input, struct ef
     }
     if (!has_right_to_role(input, hello->role)) {
         return refuse_hello(core, input, REFUSED_RIGHTS,
-                            "this key has not the right for the role it asks for", out);
+                            hello->role == ROLE_WORKER ? "this key lacks the role work here"
+                                                       : "this key has no role here",
+                            out);
     }
     if (hello->role == ROLE_WORKER && !may_serve(hello, input->services)) {
         return refuse_hello(core, input, REFUSED_RIGHTS,
-                            "this key has not the right to a task that it serves", out);
+                            "this key may not serve all of these tasks", out);
     }
     return true;
 }

@@ -345,7 +345,7 @@ struct outbox_item {
 struct listing {
     bool is_open;
     bool sees_all; /* tasks or workers of other owners, too */
-    uint8_t code;  /* MESSAGE_TASK_PAGE, MESSAGE_WORKER_INFO, or MESSAGE_DONE: a drain */
+    uint8_t code;  /* MESSAGE_TASK_PAGE, _SERVICE_INFO, _WORKER_INFO, or MESSAGE_DONE: a drain */
     uint32_t session;
     uint32_t session_serial;
     uint64_t request;
@@ -471,7 +471,7 @@ struct core {
     struct timer balance_timer;
     bool is_balance_due; /* in the next step of time */
     struct listing listings[LISTING_COUNT];
-    struct kept_globs listing_services[LISTING_COUNT]; /* who asks for workers has rights to */
+    struct kept_globs listing_services[LISTING_COUNT]; /* who asks has rights to */
     uint32_t visits;                                   /* left in this step */
     uint32_t log_room;     /* logs leave this many effects to the step's message */
     uint64_t lacked_at_ms; /* when there was no place for another lease */

@@ -21,7 +21,6 @@
 #define VERSION         "1.0"
 #define FRAME_COUNT     7U /* version, request, domain, address, identity, mechanism, credentials */
 #define FRAME_ROOM      256U
-#define REQUEST_ROOM    64U
 #define STATUS_TEXT_MAX 4U
 
 enum {

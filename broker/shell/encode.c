@@ -27,8 +27,6 @@ struct encoder *encoder_create(const struct encoder_config *config)
         encoder->listings[i].connection = NONE;
         writer_init(&encoder->listings[i].writer);
     }
-    encoder->services.connection = NONE;
-    writer_init(&encoder->services.writer);
     encoder->connections = calloc(limits->connection_count_max, sizeof *encoder->connections);
     encoder->shares = calloc(limits->service_count_max, sizeof *encoder->shares);
     if (encoder->connections == NULL || encoder->shares == NULL) {
@@ -68,7 +66,6 @@ void encoder_destroy(struct encoder **encoder_pointer)
     for (uint32_t i = 0; i <= LISTING_COUNT; i++) {
         writer_free(&encoder->listings[i].writer);
     }
-    writer_free(&encoder->services.writer);
     free(encoder->connections);
     free(encoder->shares);
     free(encoder);

@@ -35,9 +35,6 @@ void encoder_drop_rows(struct encoder *encoder, uint32_t connection)
             rows_end(&encoder->listings[i]);
         }
     }
-    if (encoder->services.connection == connection) {
-        rows_end(&encoder->services);
-    }
 }
 
 static void note(struct encoder *encoder, bool is_encoded)
@@ -344,7 +341,8 @@ static void add_service(struct encoder *encoder, struct writer *writer, uint32_t
 
 void encoder_service_info(struct encoder *encoder, const struct effect *effect)
 {
-    struct rows *rows = &encoder->services;
+    TREADLE_ASSERT(effect->listing <= LISTING_COUNT);
+    struct rows *rows = &encoder->listings[effect->listing];
     struct writer *writer = rows_of(rows, effect->connection);
     if (effect->is_last == 0) {
         add_service(encoder, writer, effect->service);

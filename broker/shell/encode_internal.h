@@ -71,7 +71,6 @@ struct encoder {
     struct writer out;
     struct writer scratch[4];                /* small lists of one entry or one message */
     struct rows listings[LISTING_COUNT + 1]; /* the last: answers that are not of a listing */
-    struct rows services;
     struct service_share *shares;
     uint64_t dropped_count;
 };

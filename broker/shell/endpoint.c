@@ -220,6 +220,13 @@ void endpoint_describe_failure(const char *endpoint, int error_number,
     } else if (error_number == EACCES || error_number == EPERM) {
         set_error(error, EX_NOPERM, "%s: permission denied; use another path or port (--listen)",
                   endpoint);
+    } else if (starts_with(endpoint, TCP_PREFIX) &&
+               (error_number == ENODEV || error_number == EADDRNOTAVAIL)) {
+        const char *host = endpoint + strlen(TCP_PREFIX);
+        set_error(error, EX_CONFIG,
+                  "%s: %.*s is no address of this machine; use one of its own, or 0.0.0.0 for all "
+                  "of them (--listen)",
+                  endpoint, (int)(strrchr(endpoint, ':') - host), host);
     } else {
         set_error(error, EX_CONFIG, "%s: %s; use another endpoint (--listen)", endpoint,
                   zmq_strerror(error_number));

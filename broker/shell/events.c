@@ -108,7 +108,6 @@ static enum log_level event_level(uint8_t code)
 {
     switch ((enum log_event)code) {
     case LOG_SESSION_LOST:
-    case LOG_SESSION_REFUSED:
     case LOG_TASK_FAILED:
     case LOG_BREAKER_OPENED:
         return LOG_LEVEL_WARN;
@@ -155,7 +154,6 @@ static const char *value_key(uint8_t code)
         return "lease";
     case LOG_BROKER_DRAINING:
         return "tasks";
-    case LOG_SESSION_REFUSED:
     case LOG_TASK_ACCEPTED:
     case LOG_TASK_DISPATCHED:
     case LOG_ATTEMPT_FAILED:
@@ -198,6 +196,8 @@ static void add_session_fields(const struct events *events, const struct effect 
     add_quoted(line, name_of(&session->name));
     add(line, " host=");
     add_quoted(line, name_of(&session->host));
+    add(line, " principal=");
+    add_quoted(line, name_of(&events->core->owners[session->owner].name));
     add(line, " ");
 }
 
@@ -382,7 +382,6 @@ static void add_task_event(const struct events *events, const struct effect *eff
     case LOG_SESSION_RESUMED:
     case LOG_SESSION_LOST:
     case LOG_SESSION_ENDED:
-    case LOG_SESSION_REFUSED:
     case LOG_ATTEMPT_LATE:
     case LOG_BREAKER_OPENED:
     case LOG_BREAKER_PROBING:

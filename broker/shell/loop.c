@@ -26,18 +26,18 @@
 #include "common/base/assert.h"
 #include "common/base/log.h"
 
-#define ROUND_MESSAGE_MAX   256U
-#define ROUND_SIZE_MAX      (UINT64_C(4) << 20)
-#define ROUND_DISPATCH_MAX  8U
-#define STALL_MS            500U
-#define ROUND_TIME_MAX      1U
-#define ROUND_STEP_MAX      24U
-#define ROUND_RECEIVE_NS    (UINT64_C(500) * 1000) /* then those who wait have their turn */
-#define UNREAD_ROUND_MAX    1000U /* ends are told after so many rounds that did not run dry */
-#define MALFORMED_LINES_MAX 100U  /* a minute, of all peers together */
-#define LINGER_MS           200   /* for the last messages, at a clean end */
-#define MINUTE_MS           60000U
-#define EPOCH_MASK          0xffffffU
+#define ROUND_MESSAGE_MAX  256U
+#define ROUND_SIZE_MAX     (UINT64_C(4) << 20)
+#define ROUND_DISPATCH_MAX 8U
+#define STALL_MS           500U
+#define ROUND_TIME_MAX     1U
+#define ROUND_STEP_MAX     24U
+#define ROUND_RECEIVE_NS   (UINT64_C(500) * 1000) /* then those who wait have their turn */
+#define UNREAD_ROUND_MAX   1000U /* ends are told after so many rounds that did not run dry */
+#define MISUSE_LINES_MAX   100U  /* in the log, a minute, of all peers together */
+#define LINGER_MS          200   /* for the last messages, at a clean end */
+#define MINUTE_MS          60000U
+#define EPOCH_MASK         0xffffffU
 
 struct loop_counts {
     uint64_t malformed;
@@ -76,8 +76,8 @@ struct loop {
     bool is_behind;         /* the last round left something to do */
     bool is_dry;            /* the sockets had nothing more to receive */
     uint32_t unread_rounds; /* in a row that did not run dry */
-    uint64_t minute;        /* of malformed_lines */
-    uint32_t malformed_lines;
+    uint64_t minute;        /* of misuse_lines */
+    uint32_t misuse_lines;
     uint64_t drain_until_ms; /* UINT64_MAX: no signal yet */
     bool is_over;
     int exit_code;
@@ -322,18 +322,27 @@ static void cut_off(struct loop *loop, uint32_t connection)
     transport_cut(loop->transport, connection, loop->now_ms);
 }
 
-static void log_misuse(struct loop *loop, uint32_t connection, const char *status,
-                       const char *field, bool is_cut)
+/* Whether one more line about a peer may be written: they could fill the log. */
+static bool may_log_misuse(struct loop *loop)
 {
     const uint64_t minute = loop->now_ms / MINUTE_MS;
     if (minute != loop->minute) {
         loop->minute = minute;
-        loop->malformed_lines = 0;
+        loop->misuse_lines = 0;
     }
-    if (loop->malformed_lines == MALFORMED_LINES_MAX) {
+    if (loop->misuse_lines == MISUSE_LINES_MAX) {
+        return false;
+    }
+    loop->misuse_lines++;
+    return true;
+}
+
+static void log_misuse(struct loop *loop, uint32_t connection, const char *status,
+                       const char *field, bool is_cut)
+{
+    if (!may_log_misuse(loop)) {
         return;
     }
-    loop->malformed_lines++;
     char peer[128];
     const char *address = transport_peer(loop->transport, connection);
     log_warn("session.malformed", "peer=%s connection=%" PRIu32 " status=%s field=\"%s\" cut=%s",
@@ -386,6 +395,28 @@ static bool is_from_a_peer(enum message_kind kind)
     return false;
 }
 
+/* A HELLO that was answered with no. */
+static void log_refused(struct loop *loop, const struct input *input)
+{
+    char peer[128];
+    const char *address = transport_peer(loop->transport, input->connection);
+    if (!may_log_misuse(loop)) {
+        return;
+    }
+    for (uint32_t i = 0; i < loop->effects->count; i++) {
+        const struct effect *effect = &loop->effects->at[i];
+        if (effect->kind == EFFECT_SEND && effect->code == MESSAGE_REFUSED) {
+            log_warn("session.refused", "role=%s principal=\"%.*s\" peer=%s code=%s why=\"%.*s\"",
+                     peer_role_text(input->message->as.hello.role), (int)input->principal.size,
+                     (const char *)input->principal.data,
+                     log_quote(peer, sizeof peer, address, strlen(address)),
+                     refused_code_text(effect->status), (int)effect->body.size,
+                     (const char *)effect->body.data);
+            return;
+        }
+    }
+}
+
 static void on_readable(struct loop *loop, uint32_t connection, const struct message *message)
 {
     if (!is_from_a_peer(message->kind)) {
@@ -402,7 +433,11 @@ static void on_readable(struct loop *loop, uint32_t connection, const struct mes
         .principal = bytes_from_text(principal->name),
         .message = message,
     };
+    const uint64_t refused_before = loop->core->counters.sessions_refused;
     step(loop, &input);
+    if (loop->core->counters.sessions_refused != refused_before) {
+        log_refused(loop, &input);
+    }
 }
 
 static void on_message(struct loop *loop, const struct transport_message *received)

@@ -135,14 +135,21 @@ bool principal_is_narrower(const struct principal *now, const struct principal *
     return false;
 }
 
+/* Globs are compared once for each pair of principals, not for each key of theirs. Names are given
+ * once, so a principal can be no narrower than before in one of the table only. */
 bool principals_are_narrower(const struct principals *now, const struct principals *before)
 {
+    const struct principal *as_wide[PRINCIPAL_COUNT_MAX] = {NULL};
     for (uint32_t i = 0; i < before->key_count; i++) {
         const struct entry *entry = &before->keys[i];
         const struct principal *found = principals_find(now, entry->key);
+        if (found != NULL && as_wide[entry->principal] == found) {
+            continue;
+        }
         if (found == NULL || principal_is_narrower(found, &before->at[entry->principal])) {
             return true;
         }
+        as_wide[entry->principal] = found;
     }
     return false;
 }
@@ -174,7 +181,7 @@ struct reading {
     struct conf_mistakes *mistakes;
     struct principal *open; /* whose section it is; NULL: none that is understood */
     uint32_t section_line;
-    bool has[SETTING_COUNT]; /* this section */
+    bool has[SETTING_COUNT]; /* this section, rightly or not */
     bool is_out_of_memory;
 };
 
@@ -380,6 +387,12 @@ static void take_values(struct reading *reading, enum setting kind,
     }
 }
 
+static void on_name(void *context, size_t key)
+{
+    struct reading *reading = context;
+    reading->has[key] = true;
+}
+
 static void on_setting(void *context, const struct conf_setting *setting)
 {
     struct reading *reading = context;
@@ -389,7 +402,6 @@ static void on_setting(void *context, const struct conf_setting *setting)
                          settings[setting->key].name);
         return;
     }
-    reading->has[setting->key] = true;
     if (reading->open != NULL) {
         take_values(reading, (enum setting)setting->key, setting);
     }
@@ -441,7 +453,9 @@ struct principals *principals_read(const char *path, struct conf_mistakes *mista
                                        .sections = sections,
                                        .section_count = sizeof sections / sizeof sections[0],
                                        .manual = "treadle-principals(5)",
+                                       .form = "principal \"NAME\" { ... } sections",
                                        .is_guarded = true,
+                                       .on_name = on_name,
                                        .on_setting = on_setting,
                                        .on_section = on_section,
                                        .on_section_end = on_section_end};

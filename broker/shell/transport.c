@@ -642,7 +642,11 @@ static void cut_at(struct transport *transport, struct connection *connection, u
     drop_unsent(transport, connection);
     list_remove(&connection->doubt_link);
     list_remove(&connection->check_link);
-    list_push_back(&transport->cut, &connection->link);
+    if (at_ms <= transport->now_ms) {
+        list_push_front(&transport->cut, &connection->link); /* in order of time */
+    } else {
+        list_push_back(&transport->cut, &connection->link);
+    }
 }
 
 void transport_shut_down(struct transport *transport, int fd)

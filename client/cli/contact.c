@@ -124,6 +124,22 @@ static enum cli_exit no_broker(const struct contact *contact)
                     arguments->broker, span, why, advice);
 }
 
+/* The client's own words say that the broker refused. */
+static void note_refusal(const struct contact *contact)
+{
+    const struct arguments *arguments = contact->arguments;
+    const uint64_t code = client_refused_code(contact->client);
+    const char *advice = "";
+
+    if (code == REFUSED_VERSION) {
+        advice = "; use one version of treadle on both sides (this is " TREADLE_VERSION ")";
+    } else if (code == REFUSED_RIGHTS && strcmp(arguments->verb->name, "doctor") != 0) {
+        advice = "; see: treadle doctor";
+    }
+    cli_note("%s: %s: %s%s", arguments->verb->name, arguments->broker,
+             treadle_client_error(contact->client), advice);
+}
+
 static enum cli_exit wait_for_welcome(struct contact *contact)
 {
     const struct arguments *arguments = contact->arguments;
@@ -132,8 +148,8 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
 
     while (!client_is_welcome(contact->client)) {
         if (client_now_ms() >= until_ms && is_refused) {
-            return cli_fail(CLI_REFUSED, "%s: %s: the broker refused: %s", arguments->verb->name,
-                            arguments->broker, treadle_client_error(contact->client));
+            note_refusal(contact);
+            return CLI_REFUSED;
         }
         if (client_now_ms() >= until_ms ||
             fault_is_about_keys(client_transport_fault(contact->client))) {
@@ -218,16 +234,10 @@ enum cli_exit contact_pump(struct contact *contact, uint64_t until_ms, int fd)
 
 void contact_say(const struct contact *contact, enum cli_exit code)
 {
-    const char *verb = contact->arguments->verb->name;
-    const char *why = treadle_client_error(contact->client);
-
     if (code == CLI_SYSTEM) {
-        cli_note("%s: %s", verb, why);
+        cli_note("%s: %s", contact->arguments->verb->name, treadle_client_error(contact->client));
     } else if (code == CLI_REFUSED) {
-        cli_note("%s: %s: the broker refused: %s%s", verb, contact->arguments->broker, why,
-                 client_refused_code(contact->client) == REFUSED_VERSION
-                     ? "; use one version of treadle on both sides (this is " TREADLE_VERSION ")"
-                     : "");
+        note_refusal(contact);
     }
 }
 
@@ -316,6 +326,8 @@ enum cli_exit done_check(const struct arguments *arguments, uint64_t status, con
     case DONE_STATUS_COUNT:
         break;
     }
-    return cli_fail(CLI_REFUSED, "%s: %s: the broker refused; this needs another right", verb,
-                    arguments->broker);
+    return cli_fail(CLI_REFUSED,
+                    "%s: %s: the broker refused: this needs the role admin%s; see: treadle doctor",
+                    verb, arguments->broker,
+                    strcmp(kind, "service") == 0 ? ", and the right to the service" : "");
 }

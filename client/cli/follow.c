@@ -245,7 +245,7 @@ const char *reason_in_words(const char *reason)
         {"draining", "the broker is draining and takes nothing new; try again later"},
         {"no_space", "the broker's disk is full; try again later"},
         {"id_taken", "the id belongs to somebody else; choose another"},
-        {"no_right", "you have no right to submit to this service; ask who runs the broker"},
+        {"no_right", "this key may not submit to this task; see: treadle doctor"},
         {"body_size", "the body is over the broker's limit"},
     };
 

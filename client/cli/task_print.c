@@ -289,7 +289,11 @@ static enum cli_exit attempt_print(const struct wire_attempt_error *attempt)
     enum cli_exit code = CLI_SYSTEM;
 
     if (name != NULL && message != NULL && worker != NULL && host != NULL && trace != NULL) {
-        span_print(span, sizeof(span), attempt->duration_ms);
+        if (attempt->duration_ms == 0) {
+            snprintf(span, sizeof(span), "less than 1ms");
+        } else {
+            span_print(span, sizeof(span), attempt->duration_ms);
+        }
         table_add_fact(facts, "failure", "%s%s%s at %s", failure_kind_text(attempt->kind),
                        name[0] == '\0' ? "" : " ", name,
                        instant_print(instant, attempt->failed_at_unix_ms));

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/cli/fault.h"
 #include "client/cli/task_print.h"
 #include "common/base/span.h"
 
@@ -237,8 +238,11 @@ static void watch_contact(struct watch *watch, uint64_t now_ms)
     if (!watch->is_lost_noted && now_ms - watch->lost_since_ms >= LOST_NOTE_MS) {
         const char *why = client_transport_text(watch->contact->client);
 
-        cli_note("%s: %s: the broker is away%s%s; waiting for it", verb_name(watch),
-                 watch->contact->arguments->broker, why[0] == '\0' ? "" : ": ", why);
+        cli_note("%s: %s: the broker is away%s%s; waiting for it%s", verb_name(watch),
+                 watch->contact->arguments->broker, why[0] == '\0' ? "" : ": ", why,
+                 fault_is_about_keys(client_transport_fault(watch->contact->client))
+                     ? "; see: treadle doctor"
+                     : "");
         watch->is_lost_noted = true;
     }
 }

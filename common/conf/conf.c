@@ -287,6 +287,14 @@ static void check_rest(struct reading *reading, const struct token *name, uint32
     tokens_skip_rest(tokens, line);
 }
 
+static void hand_on_name(const struct reading *reading, size_t key)
+{
+    const struct conf_reader *reader = reading->reader;
+    if (reader->on_name != NULL) {
+        reader->on_name(reader->context, key);
+    }
+}
+
 /* The key of a name that stands before an '='; what is wrong with it is told. */
 static size_t take_name(struct reading *reading, const struct token *name)
 {
@@ -303,6 +311,7 @@ static size_t take_name(struct reading *reading, const struct token *name)
         return NO_KEY;
     } else {
         lines[key] = name->line;
+        hand_on_name(reading, key);
     }
     return key;
 }
@@ -454,6 +463,7 @@ static void tell_no_statement(struct reading *reading, const struct token *name)
     char quoted[TOKEN_QUOTED_SIZE];
     token_quote(quoted, name);
     if (key != NO_KEY) {
+        hand_on_name(reading, key);
         tokens_tell(tokens, name->line, "%s: no '='; expected %s = VALUE", quoted, quoted);
     } else if (reading->reader->section_count == 0 || reading->section_line != 0) {
         tokens_tell(tokens, name->line, "%s: not a setting; expected NAME = VALUE", quoted);
@@ -524,44 +534,60 @@ static void scan_all(struct reading *reading)
 
 /* ---- the file ---- */
 
-/* Who may write a file that says who may do what, may do everything; NULL: nobody else may. */
-static const char *unguarded(const struct stat *state)
+static const char *form_of(const struct conf_reader *reader)
 {
-    if (state->st_uid != 0 && state->st_uid != geteuid()) {
-        return "belongs to another user; expected one of root or of the user who reads it";
-    }
-    return (state->st_mode & (S_IWGRP | S_IWOTH)) != 0
-               ? "may be written by others; expected a file that only its owner may write: "
-                 "chmod go-w"
-               : NULL;
+    return reader->form != NULL ? reader->form : "NAME = VALUE lines";
 }
 
-/* What is in the way of reading the file; NULL: nothing. */
-static const char *unreadable(const struct stat *state, bool is_guarded)
+/* Who may write a file that says who may do what, may do everything. False: somebody else may, and
+ * it was told. */
+static bool is_guarded(const char *path, const struct stat *state, struct conf_mistakes *mistakes)
 {
-    if (S_ISDIR(state->st_mode)) {
-        return "is a directory; expected a file of NAME = VALUE lines";
+    if (state->st_uid != 0 && state->st_uid != geteuid()) {
+        conf_add_mistake(mistakes, CONF_LINE_WHOLE,
+                         "belongs to another user; expected one of root or of the user who reads "
+                         "it");
+        return false;
     }
+    if ((state->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        conf_add_mistake(mistakes, CONF_LINE_WHOLE,
+                         "may be written by others; expected a file that only its owner may "
+                         "write: chmod go-w %s",
+                         path);
+        return false;
+    }
+    return true;
+}
+
+/* False: what is in the way of reading the file was told. */
+static bool is_readable(const char *path, const struct stat *state,
+                        const struct conf_reader *reader, struct conf_mistakes *mistakes)
+{
     if (!S_ISREG(state->st_mode)) {
-        return "is not a regular file; expected a file of NAME = VALUE lines";
+        conf_add_mistake(mistakes, CONF_LINE_WHOLE, "is %s; expected a file of %s",
+                         S_ISDIR(state->st_mode) ? "a directory" : "not a regular file",
+                         form_of(reader));
+        return false;
     }
     if (state->st_size > CONF_FILE_SIZE_MAX) {
-        return "is too large; expected at most 1MiB";
+        conf_add_mistake(mistakes, CONF_LINE_WHOLE, "is too large; expected at most 1MiB");
+        return false;
     }
-    return is_guarded ? unguarded(state) : NULL;
+    return !reader->is_guarded || is_guarded(path, state, mistakes);
 }
 
 /* The text, allocated, with a NUL behind it; NULL: *mistakes says why. */
-static char *load(const char *path, bool is_guarded, size_t *size, struct conf_mistakes *mistakes)
+static char *load(const char *path, const struct conf_reader *reader, size_t *size,
+                  struct conf_mistakes *mistakes)
 {
     struct stat state;
     char *text = NULL;
-    const char *why = NULL;
+    bool is_told = false;
     ssize_t got = -1;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd != -1 && fstat(fd, &state) == 0) {
-        why = unreadable(&state, is_guarded);
-        text = why == NULL ? calloc(1, (size_t)state.st_size + 1) : NULL;
+        is_told = !is_readable(path, &state, reader, mistakes);
+        text = is_told ? NULL : calloc(1, (size_t)state.st_size + 1);
     }
     if (text != NULL) {
         got = pread(fd, text, (size_t)state.st_size, 0);
@@ -569,12 +595,9 @@ static char *load(const char *path, bool is_guarded, size_t *size, struct conf_m
     if (got != -1) {
         *size = (size_t)got;
     } else {
-        if (why != NULL) {
-            conf_add_mistake(mistakes, CONF_LINE_WHOLE, "%s", why);
-        } else {
-            conf_add_mistake(mistakes, CONF_LINE_WHOLE,
-                             "cannot be read: %s; expected a file of NAME = VALUE lines",
-                             strerrordesc_np(errno));
+        if (!is_told) {
+            conf_add_mistake(mistakes, CONF_LINE_WHOLE, "cannot be read: %s; expected a file of %s",
+                             strerrordesc_np(errno), form_of(reader));
         }
         free(text);
         text = NULL;
@@ -599,7 +622,7 @@ void conf_read(const char *path, const struct conf_reader *reader, struct conf_m
     struct reading reading = {.reader = reader, .mistakes = mistakes};
     struct tokens *tokens = &reading.tokens;
     TREADLE_ASSERT(reader->key_count <= CONF_KEY_COUNT_MAX);
-    char *text = load(path, reader->is_guarded, &tokens->size, mistakes);
+    char *text = load(path, reader, &tokens->size, mistakes);
     if (text == NULL) {
         return;
     }

@@ -129,9 +129,12 @@ struct conf_reader {
     const struct conf_section *sections;
     size_t section_count;
     const char *manual; /* where the keys are told, such as "treadled.conf(5)" */
+    const char *form;   /* what the file consists of; NULL: "NAME = VALUE lines" */
     bool is_guarded;    /* refused if others than root and this process' user may write the file */
     void *context;
     void (*on_setting)(void *context, const struct conf_setting *setting);
+    /* A known name stands there, whatever becomes of its value. May be NULL. */
+    void (*on_name)(void *context, size_t key);
     /* With sections only. title: "" if there is none. */
     void (*on_section)(void *context, uint32_t line, const struct conf_section *section,
                        const char *title);

@@ -49,12 +49,15 @@ cli work demo.echo --broker "$admin" -- cat
 then_exit 77
 cli run demo.echo hello --broker "$workers"
 then_exit 77
+then_one_message "run: $workers: the broker refused: rights: this key may not submit; see: treadle doctor\$"
 
 step "administrators come to theirs, and only they"
 cli service pause demo
 then_exit 77
+then_one_message 'the broker refused: this needs the role admin, and the right to the service; see: treadle doctor$'
 cli broker reload
 then_exit 77
+then_one_message 'the broker refused: this needs the role admin; see: treadle doctor$'
 cli broker reload --broker "$admin"
 then_exit 0
 cli service ls --broker "$admin"
@@ -62,6 +65,7 @@ then_exit 0
 then_stdout_has demo
 cli run demo.echo hello --broker "$admin"
 then_exit 77
+then_one_message 'the broker refused: rights: this key may not submit; see: treadle doctor$'
 
 step "plain TCP is said out loud, by the broker too"
 start plain "$bin/treadled" --insecure --listen 'tcp://127.0.0.1:*'
@@ -77,7 +81,7 @@ then_config_is_good
 for file in principals keyed.conf; do
     for mode in 664 646; do
         chmod "$mode" "$file"
-        then_config_is_refused "$file: may be written by others; expected .*chmod go-w"
+        then_config_is_refused "$file: may be written by others; expected .*chmod go-w .*$file\$"
     done
     chmod 644 "$file"
     if [[ $EUID -eq 0 ]]; then
@@ -87,11 +91,11 @@ for file in principals keyed.conf; do
     fi
 done
 chmod 640 server.key
-then_config_is_refused 'server_key: .*server[.]key: others may read or write'
+then_config_is_refused 'keyed.conf:2: server_key: .*server[.]key: others may read or write'
 chmod 600 server.key
 given_a_file none.conf "listen = 'tcp://127.0.0.1:*'" 'server_key = server.key' 'principals = none'
 mv principals kept
-then_config_is_refused 'principals: cannot be read: No such file'
+then_config_is_refused 'principals: cannot be read: No such file.*; expected a file of principal "NAME" { [.]+ }'
 mv kept principals
 
 step "the broker's own key is nobody else's"

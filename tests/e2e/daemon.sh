@@ -72,6 +72,16 @@ for port in 0 65536 99999 abc; do
     then_stderr_has 'not a port; write one from 1 to 65535'
 done
 
+step "an address of another machine is told so"
+for host in treadle-elsewhere 192.0.2.1; do
+    given_a_file hub.conf "listen = 'tcp://$host:7330'" 'server_key = hub.key' 'principals = hub.principals'
+    [[ -e hub.key ]] || "$bin/treadle" key gen hub >/dev/null || fail "no key"
+    : >hub.principals
+    daemon -c hub.conf
+    then_exit 78
+    then_stderr_has "tcp://$host:7330: $host is no address of this machine; use one of its own, or 0.0.0.0"
+done
+
 step "without its standard streams it serves, and they are nobody's socket"
 "$bin/treadled" --listen "ipc://$work/bare.sock" <&- >&- 2>&- &
 last_pid=$!

@@ -151,7 +151,7 @@ then_exit 0
 [[ $(json_field encrypted <"$out") == true ]] || fail "not encrypted"
 
 step "and what a key may do"
-for role in submit admin; do
+for role in submit admin work; do
     given_a_key "$role"
     given_a_file "of_$role" "principal \"$role\" { keys = {$key} roles = {$role} services = {\"in.*\", \"mail.send\"} }"
     cat "of_$role" >>principals
@@ -170,6 +170,18 @@ tr -d ' \n' <"$out" | grep -q '"roles":\["submit"\],"services":\["in[.][*]","mai
 cli doctor --identity admin.key --server-key server.pub
 then_exit 0
 then_stdout_has '^roles +admin$'
+cli doctor --identity work.key --server-key server.pub
+then_exit 0
+then_stdout_has '^roles +work$'
+cli worker ls --identity work.key --server-key server.pub
+then_exit 0
+cli submit in.task --identity work.key --server-key server.pub
+then_exit 77
+cli work in.task --identity submit.key --server-key server.pub -- cat
+then_exit 77
+then_stderr_has 'this key lacks the role work'
+grep -Eq 'session.refused role=worker principal="submit" peer="?[0-9.:]+"? code=rights why="this key lacks the role work' \
+    broker.log || fail "the broker does not say who was refused"
 
 step "a broker that is stopped"
 kill -STOP "$last_pid"

@@ -284,6 +284,9 @@ cp principals with
 cli broker reload
 then_exit 0
 start_worker gate gate.job -- sh -c 'while [ ! -e open ]; do sleep 0.05; done; echo through'
+cli run late.job x --identity back.key
+then_exit 77
+then_one_message 'run: late.job: the broker refused: this key may not submit to this task; see: treadle doctor$'
 start waits "$bin/treadle" run gate.job x --identity back.key
 waits=$last_pid
 is_gate_running() {
@@ -293,7 +296,7 @@ eventually 10 is_gate_running || fail "the task does not start"
 cp without principals
 cli broker reload
 then_exit 0
-eventually 10 has_line "$work/waits.log" 'does not admit this key; waiting for it' || fail "the client is not told why"
+eventually 10 has_line "$work/waits.log" 'does not admit this key; waiting for it; see: treadle doctor' || fail "the client is not told why"
 cp with principals
 cli broker reload
 then_exit 0

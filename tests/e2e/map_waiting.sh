@@ -67,6 +67,7 @@ has_results() {
 }
 eventually 10 has_results 50 || fail 'no progress'
 kill -KILL "$broker_pid"
+wait_gone "$broker_pid" 10 || fail "the broker does not die"
 start broker2 "$bin/treadled" --listen "ipc://$work/broker.sock"
 use_broker broker2
 wait "$pid"

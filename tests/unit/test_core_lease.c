@@ -433,6 +433,8 @@ static void test_rights_are_checked(void **state)
         given_a_worker(driver, "bob", "w1", .serves = "wc.count", .rights = RIGHT_SUBMIT);
     assert_int_equal(then_it_gets(worker, REFUSED).effect.status, REFUSED_RIGHTS);
     struct peer *client = given_a_client(driver, "alice", .rights = RIGHT_WORK);
+    (void)then_it_gets(client, WELCOME);
+    (void)when_it_submits(client, "wc.count");
     assert_int_equal(then_it_gets(client, REFUSED).effect.status, REFUSED_RIGHTS);
     struct peer *admin = given_a_client(driver, "root", .rights = RIGHT_ADMIN);
     (void)then_it_gets(admin, WELCOME);

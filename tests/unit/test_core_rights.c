@@ -426,6 +426,46 @@ static void test_looking_at_what_workers_serve_keeps_to_the_steps_visits(void **
     assert_int_equal(then_it_gets(eve, WORKER_INFO).effect.is_last, 1);
 }
 
+static uint32_t services_seen_by(struct peer *client)
+{
+    uint32_t count = 0;
+    struct message message = {.kind = MESSAGE_SERVICE_QUERY};
+    core_driver_send(client, &message);
+    while (then_it_gets(client, SERVICE_INFO).effect.is_last == 0) {
+        count++;
+    }
+    return count;
+}
+
+static void test_service_is_seen_whatever_comes_before_it_and_in_bounded_steps(void **unused)
+{
+    (void)unused;
+    enum { SERVICE_COUNT = 1100 };
+    static const struct bytes last[] = {{(const uint8_t *)"zz.*", 4}};
+    struct core_config config;
+    core_driver_config(&config);
+    config.service_count_max = 2 * SERVICE_COUNT;
+    config.queue_count_max = 2 * SERVICE_COUNT;
+    config.tenant_queue_count_max = 2 * SERVICE_COUNT;
+    config.task_count_max = 2 * SERVICE_COUNT;
+    config.policy_count_max = 2 * SERVICE_COUNT;
+    struct core_driver *driver = core_driver_create(&config);
+    struct peer *alice = given_a_client(driver, "alice");
+    for (uint32_t i = 0; i < SERVICE_COUNT; i++) {
+        char task[16];
+        (void)snprintf(task, sizeof task, "s%u.task", i);
+        (void)when_it_submits(alice, task);
+    }
+    (void)when_it_submits(alice, "zz.task");
+    struct peer *eve =
+        given_a_client(driver, "eve", .rights = RIGHT_SUBMIT, .services = SERVICES(last));
+    const uint32_t before = driver->step_count;
+    assert_int_equal(services_seen_by(eve), 1);
+    assert_in_range(driver->step_count - before, 2 * SERVICE_COUNT / 1024, 128);
+    assert_int_equal(services_seen_by(alice), ENTRY_COUNT_MAX);
+    core_driver_destroy(&driver);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
@@ -450,6 +490,7 @@ int main(void)
         TEST(test_queues_that_a_wildcard_brings_do_not_show_their_worker),
         TEST(test_rights_of_a_question_hold_until_it_is_answered),
         TEST(test_looking_at_what_workers_serve_keeps_to_the_steps_visits),
+        cmocka_unit_test(test_service_is_seen_whatever_comes_before_it_and_in_bounded_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

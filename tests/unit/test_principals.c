@@ -154,6 +154,12 @@ static const struct {
      "services: ", "SERVICE.TASK"},
     {4, "principal a {\n keys={}\n roles={}\n services={\"\"}\n}\n", "services: ", "SERVICE.TASK"},
     {1, "principal a {\n keys={}\n roles={}\n services={}\n", "a section is not closed", "}"},
+    /* what stands there, but not rightly, is not told as missing as well */
+    {3, "principal a {\n keys={}\n roles=submit\n services={}\n}\n", "roles: not a list",
+     "submit, work, admin"},
+    {3, "principal a {\n keys={}\n roles {submit}\n services={}\n}\n", "roles: no '='",
+     "roles = VALUE"},
+    {4, "principal a {\n keys={}\n roles={}\n services=\n}\n", "services: no value", "\"*\""},
 };
 
 static void test_each_mistake_is_told_with_its_line(void **unused)
@@ -186,6 +192,7 @@ static void test_missing_file_is_a_mistake(void **unused)
     char text[256];
     conf_print_mistake(text, sizeof text, "principals", &mistakes.at[0]);
     assert_int_equal(strncmp(text, "principals: cannot be read: ", 28), 0);
+    assert_non_null(strstr(text, "; expected a file of principal \"NAME\" { ... } sections"));
 }
 
 static void then_it_is_refused(const char *what)
@@ -206,6 +213,7 @@ static void test_file_that_others_may_write_is_refused(void **unused)
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++) {
         assert_int_equal(chmod(path, modes[i]), 0);
         then_it_is_refused("may be written by others; expected");
+        assert_non_null(strstr(mistakes.at[0].text, path)); /* chmod go-w of what */
     }
     assert_int_equal(chmod(path, 0644), 0); /* what it says is no secret */
     mistakes = (struct conf_mistakes){.count = 0};
@@ -265,6 +273,61 @@ static void test_narrower_is_less_roles_less_services_or_another_name(void **unu
     assert_false(principal_is_narrower(&now, &before));
     now.name[0] = 'b';
     assert_true(principal_is_narrower(&now, &before));
+}
+
+static void test_too_many_values_of_a_list_are_one_mistake(void **unused)
+{
+    (void)unused;
+    const size_t room = (size_t)(CONF_VALUES_MAX + 2) * 70;
+    char *text = malloc(room);
+    assert_non_null(text);
+    size_t size = (size_t)snprintf(text, room, "principal a {\nroles={}\nservices={}\nkeys={\n");
+    for (unsigned i = 0; i <= CONF_VALUES_MAX; i++) {
+        size += (size_t)snprintf(text + size, room - size, "%064x,\n", i);
+    }
+    (void)snprintf(text + size, room - size, "}\n}\n");
+    when_it_is_read(text);
+    assert_int_equal(mistakes.count, 1);
+    assert_int_equal(mistakes.at[0].line, 5 + CONF_VALUES_MAX);
+    assert_non_null(strstr(mistakes.at[0].text, "a list too long"));
+    free(text);
+}
+
+static void test_table_is_narrower_if_one_key_of_many_lost_something(void **unused)
+{
+    (void)unused;
+    static const char two[] = "principal a {\n keys={" KEY_A "," KEY_B "}\n roles={work}\n"
+                              " services={\"wc.*\"}\n}\n"
+                              "principal b {\n keys={" KEY_C "}\n roles={work}\n"
+                              " services={\"wc.*\"}\n}\n";
+    static const struct {
+        const char *text;
+        bool is_narrower;
+    } cases[] = {
+        {two, false},
+        {"principal b {\n keys={" KEY_C "}\n roles={work, admin}\n services={\"*\"}\n}\n"
+         "principal a {\n keys={" KEY_A "," KEY_B "}\n roles={work}\n services={\"*\"}\n}\n",
+         false},
+        {"principal a {\n keys={" KEY_A "}\n roles={work}\n services={\"wc.*\"}\n}\n"
+         "principal b {\n keys={" KEY_C "}\n roles={work}\n services={\"wc.*\"}\n}\n",
+         true}, /* nobody's now */
+        {"principal a {\n keys={" KEY_A "}\n roles={work}\n services={\"wc.*\"}\n}\n"
+         "principal b {\n keys={" KEY_B "," KEY_C "}\n roles={work}\n services={\"wc.*\"}\n}\n",
+         true}, /* somebody else's now */
+        {"principal a {\n keys={" KEY_A "," KEY_B "}\n roles={work}\n services={\"wc.*\"}\n}\n"
+         "principal b {\n keys={" KEY_C "}\n roles={work}\n services={\"wc.a\"}\n}\n",
+         true},
+    };
+    when_it_is_read(two);
+    struct principals *before = principals;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        principals = NULL;
+        print_message("case %zu\n", i);
+        when_it_is_read(cases[i].text);
+        assert_int_equal(principals_are_narrower(principals, before), cases[i].is_narrower);
+        principals_destroy(&principals);
+    }
+    principals_destroy(&before);
 }
 
 static void test_glob_covers_what_all_its_texts_are_covered_of(void **unused)
@@ -361,6 +424,8 @@ int main(void)
         STORY(test_key_of_the_broker_is_no_principals),
         STORY(test_missing_file_is_a_mistake),
         STORY(test_narrower_is_less_roles_less_services_or_another_name),
+        STORY(test_too_many_values_of_a_list_are_one_mistake),
+        STORY(test_table_is_narrower_if_one_key_of_many_lost_something),
         STORY(test_glob_covers_what_all_its_texts_are_covered_of),
         STORY(test_glob_touches_a_service_of_which_it_covers_some_task),
         STORY(test_many_principals_and_keys_are_found_and_too_many_are_a_mistake),
