@@ -24,7 +24,6 @@
 #include "tests/support/honest_mesh.h"
 #include "tests/support/raw_peer.h"
 
-#define HANDSHAKE_SPAN_MS  8000 /* the broker's own is 3 s */
 #define DESCRIPTORS_NARROW 128U
 
 static const char *treadled_path;
@@ -44,23 +43,6 @@ static int tear_down(void **unused)
     return 0;
 }
 
-static int given_a_connection(const char *endpoint)
-{
-    const int fd = raw_connect(endpoint);
-    assert_int_not_equal(fd, -1);
-    return fd;
-}
-
-static void then_all_are_closed(const int *fds, size_t count)
-{
-    const uint64_t until_ms = clock_now_ms() + HANDSHAKE_SPAN_MS;
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t now_ms = clock_now_ms();
-        assert_true(raw_is_ended_within(fds[i], now_ms < until_ms ? (int)(until_ms - now_ms) : 0));
-        (void)close(fds[i]);
-    }
-}
-
 /* Undrained, libzmq's monitor stops the I/O threads after some hundred of these. */
 static void test_thousand_connections_that_come_and_go_stop_nobody(void **unused)
 {
@@ -69,7 +51,7 @@ static void test_thousand_connections_that_come_and_go_stop_nobody(void **unused
     struct keyed_peer *peer = honest_peer_open(&mesh);
     const char *const endpoints[] = {mesh.broker.endpoint, mesh.broker.second, mesh.broker.plain};
     for (int i = 0; i < COUNT; i++) {
-        const int fd = given_a_connection(endpoints[i % 3]);
+        const int fd = honest_mesh_given_a_socket(endpoints[i % 3]);
         (void)close(fd);
         if (i % 100 == 0) {
             (void)honest_peer_ask(peer); /* over the connection that it always had */
@@ -155,18 +137,20 @@ static void then_the_broker_outlives(const char *endpoint)
     struct keyed_peer *peer = honest_peer_open(&mesh);
     (void)set_descriptors(DESCRIPTORS_NARROW);
     for (int i = 0; i < COUNT; i++) {
-        fds[i] = given_a_connection(endpoint);
+        fds[i] = honest_mesh_given_a_socket(endpoint);
     }
     uint64_t longest_ms = 0;
     for (int i = 0; i < 20; i++) {
         const uint64_t span_ms = honest_peer_ask(peer);
         longest_ms = span_ms > longest_ms ? span_ms : longest_ms;
     }
-    (void)close(given_a_connection(mesh.broker.plain)); /* one to an endpoint of each kind */
-    (void)close(given_a_connection(mesh.broker.endpoint));
+    (void)close(
+        honest_mesh_given_a_socket(mesh.broker.plain)); /* one to an endpoint of each kind */
+    (void)close(honest_mesh_given_a_socket(mesh.broker.endpoint));
     (void)honest_peer_ask(peer);
     print_message("who was there waited at most %u ms\n", (unsigned)longest_ms);
-    then_all_are_closed(fds, COUNT); /* at once, or at the end of the handshake's time */
+    honest_mesh_then_all_are_closed(fds,
+                                    COUNT); /* at once, or at the end of the handshake's time */
     honest_mesh_check(&mesh);
     (void)honest_peer_ask(peer);
     keyed_peer_close(&peer);
@@ -193,12 +177,12 @@ static void test_fewer_descriptors_than_are_in_use_do_not_end_the_broker(void **
     struct keyed_peer *peer = honest_peer_open(&mesh);
     const rlim_t before = set_descriptors(16); /* poll() wants as many as it waits for */
     for (int i = 0; i < 4; i++) {
-        fds[i] = given_a_connection(i % 2 == 0 ? mesh.broker.plain : mesh.broker.endpoint);
+        fds[i] = honest_mesh_given_a_socket(i % 2 == 0 ? mesh.broker.plain : mesh.broker.endpoint);
     }
     sleep_ms(200);
     (void)honest_peer_ask(peer);
     (void)set_descriptors(before);
-    then_all_are_closed(fds, 4);
+    honest_mesh_then_all_are_closed(fds, 4);
     honest_mesh_check(&mesh);
     keyed_peer_close(&peer);
 }

@@ -24,8 +24,7 @@
 #include "tests/support/honest_mesh.h"
 #include "tests/support/raw_peer.h"
 
-#define GREETING_SIZE     64U
-#define HANDSHAKE_SPAN_MS 8000 /* the broker's own is 3 s */
+#define GREETING_SIZE 64U
 
 static const char *treadled_path;
 static struct honest_mesh mesh;
@@ -44,23 +43,6 @@ static int tear_down(void **unused)
     return 0;
 }
 
-static int given_a_connection(const char *endpoint)
-{
-    const int fd = raw_connect(endpoint);
-    assert_int_not_equal(fd, -1);
-    return fd;
-}
-
-static void then_all_are_closed(const int *fds, size_t count)
-{
-    const uint64_t until_ms = clock_now_ms() + HANDSHAKE_SPAN_MS;
-    for (size_t i = 0; i < count; i++) {
-        const uint64_t now_ms = clock_now_ms();
-        assert_true(raw_is_ended_within(fds[i], now_ms < until_ms ? (int)(until_ms - now_ms) : 0));
-        (void)close(fds[i]);
-    }
-}
-
 /* ---- handshakes that do not end ---- */
 
 /* What libzmq would hold a descriptor for, for 30 s by default. */
@@ -77,16 +59,16 @@ static void test_connections_that_stop_before_they_are_let_in_are_closed(void **
     for (int i = 0; i < EACH; i++) {
         int *fd = &fds[(size_t)i * KINDS];
         struct raw_curve begun;
-        fd[0] = given_a_connection(mesh.broker.endpoint); /* says nothing */
-        fd[1] = given_a_connection(mesh.broker.plain);    /* nor over ipc */
-        fd[2] = given_a_connection(mesh.broker.endpoint);
+        fd[0] = honest_mesh_given_a_socket(mesh.broker.endpoint); /* says nothing */
+        fd[1] = honest_mesh_given_a_socket(mesh.broker.plain);    /* nor over ipc */
+        fd[2] = honest_mesh_given_a_socket(mesh.broker.endpoint);
         assert_true(raw_send(fd[2], (struct bytes){half, sizeof half}));
-        fd[3] = given_a_connection(mesh.broker.endpoint);
+        fd[3] = honest_mesh_given_a_socket(mesh.broker.endpoint);
         assert_true(raw_send(fd[3], (struct bytes){greeting, sizeof greeting}));
         assert_true(raw_curve_begin(&begun, mesh.broker.endpoint, &keys, SERVED_WITHIN_MS));
         fd[4] = begun.fd; /* has its WELCOME and does not go on */
     }
-    then_all_are_closed(fds, sizeof fds / sizeof fds[0]);
+    honest_mesh_then_all_are_closed(fds, sizeof fds / sizeof fds[0]);
     honest_mesh_check(&mesh);
 }
 
@@ -96,7 +78,7 @@ static void test_handshake_that_goes_on_byte_by_byte_is_closed_all_the_same(void
     static const uint8_t greeting[GREETING_SIZE] = {
         [0] = 0xff, [8] = 1,    [9] = 0x7f, [10] = 3,  [12] = 'C',
         [13] = 'U', [14] = 'R', [15] = 'V', [16] = 'E'};
-    const int fd = given_a_connection(mesh.broker.endpoint);
+    const int fd = honest_mesh_given_a_socket(mesh.broker.endpoint);
     const uint64_t began_at_ms = clock_now_ms();
     bool is_ended = false;
     for (size_t i = 0; i < GREETING_SIZE && !is_ended; i++) {
@@ -130,7 +112,7 @@ static void test_huge_commands_of_nobody_are_let_go_with_their_handshakes(void *
         }
         fds[i] = begun.fd;
     }
-    then_all_are_closed(fds, COUNT);
+    honest_mesh_then_all_are_closed(fds, COUNT);
     assert_int_equal(keyed_broker_counter(&mesh.broker, "handshakes_admitted"), 0);
     honest_mesh_check(&mesh);
 }
@@ -160,10 +142,10 @@ static void then_none_gets_in(const struct opening *openings, size_t count)
     int fds[32];
     assert_true(count <= sizeof fds / sizeof fds[0]);
     for (size_t i = 0; i < count; i++) {
-        fds[i] = given_a_connection(mesh.broker.endpoint);
+        fds[i] = honest_mesh_given_a_socket(mesh.broker.endpoint);
         (void)raw_send(fds[i], openings[i].bytes);
     }
-    then_all_are_closed(fds, count);
+    honest_mesh_then_all_are_closed(fds, count);
     const uint64_t after = keyed_broker_counter(&mesh.broker, "messages_in");
     assert_int_equal(after - before, keyed_broker_asked() - asked_before - 2);
     honest_mesh_check(&mesh);

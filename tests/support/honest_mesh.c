@@ -9,9 +9,11 @@
 #include <cmocka.h>
 
 #include "tests/support/honest_mesh.h"
+#include "tests/support/raw_peer.h"
 
 #include <stdio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 void honest_mesh_start(struct honest_mesh *mesh, const char *treadled)
 {
@@ -67,4 +69,21 @@ void honest_mesh_check(const struct honest_mesh *mesh)
 struct raw_curve_keys honest_mesh_keys(const struct honest_mesh *mesh, const struct test_key *key)
 {
     return (struct raw_curve_keys){mesh->broker.server_key, key->public_key, key->secret_key};
+}
+
+int honest_mesh_given_a_socket(const char *endpoint)
+{
+    const int fd = raw_connect(endpoint);
+    assert_int_not_equal(fd, -1);
+    return fd;
+}
+
+void honest_mesh_then_all_are_closed(const int *fds, size_t count)
+{
+    const uint64_t until_ms = clock_now_ms() + HANDSHAKE_SPAN_MS;
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t now_ms = clock_now_ms();
+        assert_true(raw_is_ended_within(fds[i], now_ms < until_ms ? (int)(until_ms - now_ms) : 0));
+        (void)close(fds[i]);
+    }
 }

@@ -9,7 +9,8 @@
 #include "tests/support/keyed_mesh.h"
 #include "tests/support/raw_curve.h"
 
-#define SERVED_WITHIN_MS 5000
+#define SERVED_WITHIN_MS  5000
+#define HANDSHAKE_SPAN_MS 8000 /* the broker's own is 3 s */
 
 struct honest_mesh {
     struct keyed_broker broker;
@@ -32,6 +33,12 @@ uint64_t honest_peer_ask(struct keyed_peer *peer);
 
 /* It is the same process, and serves peers that come now, over TCP and over ipc. */
 void honest_mesh_check(const struct honest_mesh *mesh);
+
+/* A connected plain socket that has said nothing yet. */
+int honest_mesh_given_a_socket(const char *endpoint);
+
+/* The broker ends all of them within HANDSHAKE_SPAN_MS from now; closes them. */
+void honest_mesh_then_all_are_closed(const int *fds, size_t count);
 
 struct raw_curve_keys honest_mesh_keys(const struct honest_mesh *mesh, const struct test_key *key);
 
