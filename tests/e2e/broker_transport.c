@@ -442,6 +442,19 @@ static void then_a_message_without_end_is_cut_off(const char *listen)
     then_it_ends_cleanly(&broker);
 }
 
+static void given_a_folder(char *folder, size_t size)
+{
+    const char *parent = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread */
+    (void)snprintf(folder, size, "%s/treadle-e2e.XXXXXX", parent == NULL ? "/tmp" : parent);
+    assert_non_null(mkdtemp(folder));
+}
+
+static void then_the_folder_is_given_back(const char *folder, const char *listen)
+{
+    (void)unlink(listen + strlen("ipc://"));
+    assert_int_equal(rmdir(folder), 0);
+}
+
 static void test_message_without_end_is_cut_off(void **unused)
 {
     (void)unused;
@@ -451,13 +464,12 @@ static void test_message_without_end_is_cut_off(void **unused)
 static void test_message_without_end_over_ipc_is_cut_off_too(void **unused)
 {
     (void)unused;
-    char folder[] = "/tmp/treadle-e2e.XXXXXX";
-    char listen[64];
-    assert_non_null(mkdtemp(folder));
+    char folder[128];
+    char listen[192];
+    given_a_folder(folder, sizeof folder);
     (void)snprintf(listen, sizeof listen, "ipc://%s/broker.sock", folder);
     then_a_message_without_end_is_cut_off(listen);
-    (void)unlink(listen + strlen("ipc://"));
-    assert_int_equal(rmdir(folder), 0);
+    then_the_folder_is_given_back(folder, listen);
 }
 
 /* Asks and asks, and never reads: a message of this peer, ready to be sent. */
@@ -563,13 +575,6 @@ static void test_killed_peer_is_noticed_within_50_ms(void **unused)
     then_a_killed_worker_is_noticed("tcp://127.0.0.1:*");
 }
 
-static void given_a_folder(char *folder, size_t size)
-{
-    const char *parent = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): before any thread */
-    (void)snprintf(folder, size, "%s/treadle-e2e.XXXXXX", parent == NULL ? "/tmp" : parent);
-    assert_non_null(mkdtemp(folder));
-}
-
 static void test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too(void **unused)
 {
     (void)unused;
@@ -583,7 +588,7 @@ static void test_ipc_path_is_for_its_owner_and_ends_are_noticed_there_too(void *
     assert_int_equal(status.st_mode & 0777, 0600);
     then_it_ends_cleanly(&broker);
     then_a_killed_worker_is_noticed(listen);
-    (void)rmdir(folder);
+    then_the_folder_is_given_back(folder, listen);
 }
 
 static int exit_code_of_a_second_broker(const char *listen)
@@ -612,7 +617,7 @@ static void test_endpoint_that_is_in_use_is_not_taken_over(void **unused)
     assert_int_equal(counter_of(&ipc, "malformed"), 0); /* the first one still answers */
     then_it_ends_cleanly(&tcp);
     then_it_ends_cleanly(&ipc);
-    (void)rmdir(folder);
+    then_the_folder_is_given_back(folder, listen);
 }
 
 static void test_plain_tcp_off_the_loopback_is_refused(void **unused)
