@@ -138,7 +138,11 @@ static pid_t given_a_process(const char *part, const char *argument, FILE **out)
     pid_t pid = 0;
     int ends[2];
     posix_spawn_file_actions_t actions;
-    char *arguments[] = {strdup("/proc/self/exe"), strdup(part), strdup(argument), NULL};
+    char program[] = "/proc/self/exe";
+    char words[2][128]; /* posix_spawn() takes no const */
+    (void)snprintf(words[0], sizeof words[0], "%s", part);
+    (void)snprintf(words[1], sizeof words[1], "%s", argument);
+    char *arguments[] = {program, words[0], words[1], NULL};
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
     assert_int_equal(posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO), 0);
@@ -147,9 +151,6 @@ static pid_t given_a_process(const char *part, const char *argument, FILE **out)
     assert_int_equal(posix_spawn(&pid, arguments[0], &actions, NULL, arguments, environ), 0);
     (void)posix_spawn_file_actions_destroy(&actions);
     (void)close(ends[1]);
-    for (int i = 0; arguments[i] != NULL; i++) {
-        free(arguments[i]);
-    }
     *out = fdopen(ends[0], "r");
     assert_non_null(*out);
     return pid;
