@@ -199,24 +199,29 @@ static void tell_mistakes(const char *path, const struct conf_mistakes *mistakes
     }
 }
 
-/* Which setting named the server key of an endpoint, and where. */
+/* Which setting named the server key of an endpoint, and where; of a file that several use once. */
 static void tell_server_key(const char *path, const struct config *config, uint32_t index,
                             const char *why)
 {
     const struct config_endpoint *endpoint = &config->listen[index];
-    struct conf_mistake mistake = {
-        .line = endpoint->server_key[0] != '\0' ? endpoint->line : config->line[CONFIG_SERVER_KEY]};
+    const bool is_its_own = endpoint->server_key[0] != '\0';
+    const enum config_key key = is_its_own ? endpoint->key : CONFIG_SERVER_KEY;
+    struct conf_mistake mistake = {.line = is_its_own ? endpoint->line : config->line[key]};
     char text[CONFIG_PATH_SIZE + CONF_TEXT_SIZE];
-    (void)snprintf(mistake.text, sizeof mistake.text, "server_key: %.480s", why);
+    for (uint32_t i = 0; i < index; i++) {
+        if (strcmp(config_server_key(config, i), config_server_key(config, index)) == 0) {
+            return;
+        }
+    }
+    (void)snprintf(mistake.text, sizeof mistake.text, "%s: %.480s", config_key_name(key), why);
     conf_print_mistake(text, sizeof text, path, &mistake);
     (void)fprintf(stderr, "treadled: %s\n", text);
 }
 
-/* Reads the keys of the endpoints and the principals that they let in. False: it was told what is
- * wrong. */
-static bool open_access(struct access *access, const struct config *config, const char *file)
+/* False: it was told which could not be read. */
+static bool open_server_keys(struct access *access, const struct config *config, const char *file)
 {
-    static struct conf_mistakes mistakes;
+    bool is_whole = true;
     char why[KEY_WHY_SIZE];
     for (uint32_t i = 0; i < config->listen_count; i++) {
         const char *path = config_server_key(config, i);
@@ -226,9 +231,18 @@ static bool open_access(struct access *access, const struct config *config, cons
         key_protect_process();
         if (key_pair_open(&access->server_keys[i], path, why) != TREADLE_OK) {
             tell_server_key(file, config, i, why);
-            return false;
+            is_whole = false;
         }
     }
+    return is_whole;
+}
+
+/* Reads the keys of the endpoints and the principals that they let in. False: it was told what is
+ * wrong. */
+static bool open_access(struct access *access, const struct config *config, const char *file)
+{
+    static struct conf_mistakes mistakes;
+    const bool has_keys = open_server_keys(access, config, file);
     if (config->principals[0] != '\0') {
         access->principals = principals_read(config->principals, &mistakes);
     }
@@ -243,7 +257,7 @@ static bool open_access(struct access *access, const struct config *config, cons
         conf_print_mistake(text, sizeof text, config->principals, &mistakes.at[i]);
         (void)fprintf(stderr, "treadled: %s\n", text);
     }
-    return mistakes.count == 0;
+    return has_keys && mistakes.count == 0;
 }
 
 static void close_access(struct access *access)

@@ -385,6 +385,7 @@ static void on_service_set(struct core *core, struct session *session, const str
     const struct wire_service_set *set = &input->message->as.service_set;
     const uint32_t found = service_find(core, set->name);
     if (!globs_cover_service(input->services, set->name)) {
+        core->counters.beyond_rights++;
         answer_done(core, session, set->request, DONE_REFUSED, 0, out);
         return;
     }
@@ -462,6 +463,7 @@ static bool may_order(struct core *core, struct session *session, const struct i
     if ((input->rights & RIGHT_ADMIN) != 0) {
         return true;
     }
+    core->counters.beyond_rights++;
     answer_done(core, session, request, DONE_REFUSED, 0, out);
     return false;
 }

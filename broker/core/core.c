@@ -212,6 +212,7 @@ static void on_client_message(struct core *core, struct session *session, const 
     const bool is_of_submitters = message->kind == MESSAGE_SUBMIT ||
                                   message->kind == MESSAGE_AWAIT || message->kind == MESSAGE_CANCEL;
     if (is_of_submitters && (input->rights & RIGHT_SUBMIT) == 0) {
+        core->counters.beyond_rights++;
         refuse(input->connection, REFUSED_RIGHTS, "this key may not submit", out);
     } else if (message->kind == MESSAGE_SUBMIT) {
         task_on_submit(core, session, input, out);

@@ -364,8 +364,8 @@ struct listing {
     X(dispatched) X(succeeded) X(failed) X(cancelled) X(expired) X(retried) X(attempts_failed)     \
     X(attempts_timeout) X(attempts_crash) X(attempts_lost) X(attempts_returned) X(late)            \
     X(recalled) X(sessions_opened) X(sessions_resumed) X(sessions_lost) X(sessions_ended)          \
-    X(sessions_refused) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted) X(messages)                  \
-    X(names_dropped) X(meta_dropped) X(sessions_stalled) X(sessions_pressing)
+    X(sessions_refused) X(beyond_rights) X(doubles) X(gaps) X(breaker_opened) X(settled_evicted)   \
+    X(messages) X(names_dropped) X(meta_dropped) X(sessions_stalled) X(sessions_pressing)
 /* clang-format on */
 struct counters {
 #define COUNTER_FIELD(name) uint64_t name;

@@ -681,6 +681,7 @@ static void count_answer(struct core *core, struct session *session,
         break;
     case ACCEPT_REFUSED:
         core->counters.refused++;
+        core->counters.beyond_rights += answer->number == REFUSED_NO_RIGHT ? 1 : 0;
         break;
     case ACCEPT_FATE_UNKNOWN:
         core->counters.fate_unknown++;

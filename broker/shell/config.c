@@ -501,10 +501,13 @@ bool config_load(struct config *config, const struct config_source *source,
     }
     take_given(config, &source->given);
     order_endpoints(config, source, mistakes);
+    const bool is_read_whole = mistakes->count == 0;
     check_pairs(config, mistakes);
     check_silence(config, mistakes);
-    check_endpoints(config, source, mistakes);
-    check_keys(config, mistakes);
+    if (is_read_whole) { /* else what is missing may be what was not understood */
+        check_endpoints(config, source, mistakes);
+        check_keys(config, mistakes);
+    }
     return mistakes->count == 0;
 }
 
@@ -605,6 +608,11 @@ static bool is_same(const struct config *left, const struct config *right, enum 
     }
     return is_of_endpoints(key) ? has_same_endpoints(left, right, key)
                                 : left->value[key] == right->value[key];
+}
+
+const char *config_key_name(enum config_key key)
+{
+    return keys[key].name;
 }
 
 uint32_t config_take_reloaded(struct config *config, const struct config *fresh)

@@ -60,6 +60,9 @@ struct config_source {
     bool is_stderr_journal; /* what log_format auto means */
 };
 
+/* As it is written in the file. */
+const char *config_key_name(enum config_key key);
+
 /* All defaults, nothing given. */
 void config_init(struct config *config);
 

@@ -428,7 +428,9 @@ static void say_service(struct events *events, const struct effect *effect)
     struct text text = {.size = 0};
     add(&text, "%s: ", service->name.text);
     if (effect->code == LOG_BREAKER_OPENED) {
-        add(&text, "too many failures, its breaker has opened");
+        add(&text, breaker->mode == BREAKER_FORCED_OPEN
+                       ? "its breaker is forced open"
+                       : "too many failures, its breaker has opened");
         if (breaker->cooled_at_ms != UINT64_MAX && breaker->cooled_at_ms > events->core->now_ms) {
             add(&text, "; probes begin in ");
             add_span(&text, breaker->cooled_at_ms - events->core->now_ms);

@@ -179,7 +179,7 @@ static void refuse_server_keys(const struct loop *loop, const struct principals 
 }
 
 /* Reads again who may come in. Returns how many mistakes there are; then nothing has changed. */
-static uint64_t reload_principals(struct loop *loop, const struct config *fresh)
+static uint64_t reload_principals(struct loop *loop, const struct config *fresh, bool *has_changed)
 {
     struct conf_mistakes mistakes = {.count = 0};
     uint32_t cut_count = 0;
@@ -199,6 +199,10 @@ static uint64_t reload_principals(struct loop *loop, const struct config *fresh)
         principals_destroy(&principals);
         return log_principal_mistakes(fresh->principals, &mistakes);
     }
+    const struct principals *before =
+        loop->principals != NULL ? loop->principals : loop->config->transport.principals;
+    *has_changed =
+        principals_are_narrower(principals, before) || principals_are_narrower(before, principals);
     if (!transport_set_principals(loop->transport, principals, &cut_count)) {
         principals_destroy(&principals);
         log_error("config.failed", "mistake=\"out of memory\"");
@@ -248,16 +252,17 @@ static enum done_status reload(struct loop *loop, uint64_t *count)
     if (is_serving) {
         notify_reloading();
     }
+    bool has_other_principals = false;
     bool is_good = config_load(&fresh, loop->config->source, &mistakes);
     if (!is_good) {
         *count = mistakes.count;
         log_mistakes(loop, &mistakes);
     } else {
-        *count = reload_principals(loop, &fresh);
+        *count = reload_principals(loop, &fresh, &has_other_principals);
         is_good = *count == 0;
     }
     if (is_good) {
-        *count = config_take_reloaded(&loop->settings, &fresh);
+        *count = config_take_reloaded(&loop->settings, &fresh) + (has_other_principals ? 1 : 0);
         tell_other_server_keys(loop);
         apply(loop);
         log_info("config.reloaded", "changed=%" PRIu64, *count);
@@ -417,6 +422,20 @@ static void log_refused(struct loop *loop, const struct input *input)
     }
 }
 
+/* A client that asked for more than its rights, and was answered with no. */
+static void log_beyond_rights(struct loop *loop, const struct input *input)
+{
+    char peer[128];
+    const char *address = transport_peer(loop->transport, input->connection);
+    if (!misuse_may_log(&loop->misuse[input->connection], loop->now_ms) || !may_log_misuse(loop)) {
+        return;
+    }
+    log_warn("session.beyond_rights", "principal=\"%.*s\" peer=%s message=%s",
+             (int)input->principal.size, (const char *)input->principal.data,
+             log_quote(peer, sizeof peer, address, strlen(address)),
+             message_kind_text(input->message->kind));
+}
+
 static void on_readable(struct loop *loop, uint32_t connection, const struct message *message)
 {
     if (!is_from_a_peer(message->kind)) {
@@ -433,10 +452,15 @@ static void on_readable(struct loop *loop, uint32_t connection, const struct mes
         .principal = bytes_from_text(principal->name),
         .message = message,
     };
-    const uint64_t refused_before = loop->core->counters.sessions_refused;
+    const struct counters *counters = &loop->core->counters;
+    const uint64_t refused_before = counters->sessions_refused;
+    const uint64_t beyond_before = counters->beyond_rights;
     step(loop, &input);
-    if (loop->core->counters.sessions_refused != refused_before) {
+    if (counters->sessions_refused != refused_before) {
         log_refused(loop, &input);
+    }
+    if (counters->beyond_rights != beyond_before) {
+        log_beyond_rights(loop, &input);
     }
 }
 

@@ -29,6 +29,9 @@ struct misuse_verdict {
     bool is_cut;
 };
 
+/* Whether a line about this connection may be written now; it is taken for written. */
+bool misuse_may_log(struct misuse *misuse, uint64_t now_ms);
+
 struct misuse_verdict misuse_on_malformed(struct misuse *misuse, uint64_t now_ms);
 struct misuse_verdict misuse_on_over_limit(struct misuse *misuse, uint64_t now_ms);
 

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "broker/shell/auth.h"
@@ -97,6 +98,7 @@ struct transport {
     void *context;
     void *routers[ENDPOINT_COUNT_MAX];
     char endpoints[ENDPOINT_COUNT_MAX][256];
+    ino_t socket_inodes[ENDPOINT_COUNT_MAX]; /* of an ipc path's file; 0: it has none */
     bool is_encrypted[ENDPOINT_COUNT_MAX];
     uint32_t rights[ENDPOINT_COUNT_MAX];
     uint32_t endpoint_count;
@@ -214,6 +216,15 @@ static bool create_routers(struct transport *transport, const struct transport_c
     return transport->monitor != NULL;
 }
 
+static void note_socket_file(struct transport *transport, uint32_t index)
+{
+    struct stat state;
+    const char *endpoint = transport->endpoints[index];
+    if (strncmp(endpoint, "ipc://", 6) == 0 && lstat(endpoint + 6, &state) == 0) {
+        transport->socket_inodes[index] = state.st_ino;
+    }
+}
+
 static bool bind_router(struct transport *transport, const struct transport_config *config,
                         uint32_t index, struct transport_error *error)
 {
@@ -240,6 +251,7 @@ static bool bind_router(struct transport *transport, const struct transport_conf
         (void)snprintf(transport->endpoints[index], sizeof transport->endpoints[index], "%s",
                        endpoint);
     }
+    note_socket_file(transport, index);
     return true;
 }
 
@@ -318,6 +330,18 @@ static void drop_unsent(struct transport *transport, struct connection *connecti
     list_remove(&connection->unsent_link);
 }
 
+/* libzmq leaves the file, and one that stayed would be taken for a broker's (`treadle` without
+ * --broker). Another broker's, which took the path since, is left alone. */
+static void remove_socket_file(const struct transport *transport, uint32_t index)
+{
+    struct stat state;
+    const char *path = transport->endpoints[index] + strlen("ipc://");
+    if (transport->socket_inodes[index] != 0 && lstat(path, &state) == 0 &&
+        state.st_ino == transport->socket_inodes[index]) {
+        (void)unlink(path);
+    }
+}
+
 void transport_close(struct transport **transport_pointer, int linger_ms)
 {
     struct transport *transport = *transport_pointer;
@@ -332,6 +356,7 @@ void transport_close(struct transport **transport_pointer, int linger_ms)
     monitor_close(&transport->monitor);
     for (uint32_t i = 0; i < ENDPOINT_COUNT_MAX; i++) {
         if (transport->routers[i] != NULL) {
+            remove_socket_file(transport, i);
             (void)set_int(transport->routers[i], ZMQ_LINGER, linger_ms);
             (void)zmq_close(transport->routers[i]);
         }

@@ -25,7 +25,7 @@ static const struct fault_rule rules[TRANSPORT_FAULT_COUNT] = {
         "run this as the user who runs treadled, or connect with keys to its tcp:// endpoint, if it has one"},
     [TRANSPORT_FAULT_NOT_ZEROMQ] = {CLI_UNAVAILABLE, false, "what listens there does not speak ZeroMQ", "another program has this port: check --broker"},
     [TRANSPORT_FAULT_SILENT] = {CLI_UNAVAILABLE, false, "what listens there does not answer",
-        "see whether it is stopped or overloaded, and whether a firewall or tunnel lies between"},
+        "see whether it is stopped or overloaded, another program, or behind a firewall or tunnel"},
     [TRANSPORT_FAULT_WANTS_KEYS] = {CLI_CONFIG, true, "the broker wants keys, and none were given here",
         "give its .pub file with --server-key, and your own key with --identity, or have them in ~/.config/treadle as "
         "server.pub and identity.key (make one with: treadle key gen identity --dir ~/.config/treadle)"},
@@ -67,7 +67,10 @@ const char *fault_advice(enum transport_fault fault, const char *endpoint, bool 
     if (fault != TRANSPORT_FAULT_NOTHING_LISTENS || !is_here(endpoint)) {
         return rules[fault].advice;
     }
-    return !is_given && strncmp(endpoint, "ipc:", 4) == 0
-               ? "start treadled; that of treadle dev is --broker " BROKER_LOOPBACK
-               : "start one with: treadle dev";
+    if (strcmp(endpoint, BROKER_LOOPBACK) == 0) {
+        return "start treadled there; or one to try things, without keys: treadle dev";
+    }
+    return is_given ? "check --broker, and that treadled runs there; or start one to try things, "
+                      "without keys: treadle dev, with the same --broker"
+                    : "start treadled; that of treadle dev is --broker " BROKER_LOOPBACK;
 }

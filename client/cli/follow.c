@@ -50,15 +50,16 @@ static uint64_t earlier(uint64_t a_ms, uint64_t b_ms)
 
 /* ---- no worker ---- */
 
-static enum cli_exit fail_without_worker(const struct follow *follow)
+static enum cli_exit fail_without_worker(const struct follow *follow, bool is_cancelled)
 {
     char span[SPAN_TEXT_SIZE];
 
     span_print(span, sizeof(span), follow->contact->arguments->worker_wait_ms);
     return cli_fail(CLI_UNAVAILABLE,
-                    "%s: %s: no worker served it within %s, the task is cancelled; start one "
+                    "%s: %s: no worker served it within %s, %s; start one "
                     "with: treadle work %s -- COMMAND",
-                    verb_name(follow), follow->name, span, follow->name);
+                    verb_name(follow), follow->name, span,
+                    is_cancelled ? "the task is cancelled" : "the task may go on", follow->name);
 }
 
 /* ---- events and time ---- */
@@ -132,7 +133,9 @@ static enum cli_exit on_time(struct follow *follow)
 
     watch_on_time(&follow->watch, &follow->id, now_ms);
     if (follow->is_given_up) {
-        return now_ms >= follow->give_up_at_ms ? fail_without_worker(follow) : CLI_DONE;
+        return now_ms >= follow->give_up_at_ms
+                   ? fail_without_worker(follow, follow->cancel_status == CANCEL_DONE)
+                   : CLI_DONE;
     }
     return now_ms >= follow->patience_ends_at_ms ? fail_patience(follow) : CLI_DONE;
 }
@@ -228,7 +231,7 @@ enum cli_exit follow_until_settled(struct follow *follow)
 
     if (code == CLI_DONE && follow->is_given_up && follow->outcome->status == TREADLE_OK &&
         follow->outcome->state == TREADLE_TASK_CANCELLED) {
-        return fail_without_worker(follow);
+        return fail_without_worker(follow, true);
     }
     return code;
 }

@@ -342,11 +342,25 @@ static void note_summary(const struct mapping *mapping)
              (unsigned long long)rate);
 }
 
+/* Cancelled is what the broker said so of, and no more. */
+static void note_no_worker(const struct mapping *mapping)
+{
+    char span[SPAN_TEXT_SIZE];
+    char left[96] = "its tasks are cancelled";
+
+    if (mapping->left_count > 0) {
+        snprintf(left, sizeof(left), "%llu of its tasks may go on: treadle task ls",
+                 (unsigned long long)mapping->left_count);
+    }
+    span_print(span, sizeof(span), mapping->arguments->worker_wait_ms);
+    cli_note(
+        "map: %s: no worker served it within %s, %s; start one with: treadle work %s -- COMMAND",
+        mapping->submission.name, span, left, mapping->submission.name);
+}
+
 /* Says how it ended; the exit code. */
 static enum cli_exit tell_end(struct mapping *mapping)
 {
-    char span[SPAN_TEXT_SIZE];
-
     progress_clear(&mapping->progress);
     if (!mapping->is_ending) {
         note_summary(mapping);
@@ -360,10 +374,7 @@ static enum cli_exit tell_end(struct mapping *mapping)
     } else if (mapping->code == CLI_PATIENCE) {
         note_patience(mapping);
     } else if (mapping->code == CLI_UNAVAILABLE) {
-        span_print(span, sizeof(span), mapping->arguments->worker_wait_ms);
-        cli_note("map: %s: no worker served it within %s, its tasks are cancelled; start one "
-                 "with: treadle work %s -- COMMAND",
-                 mapping->submission.name, span, mapping->submission.name);
+        note_no_worker(mapping);
     }
     return mapping->code;
 }

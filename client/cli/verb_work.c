@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "client/cli/options.h"
+#include "worker/exec/program.h"
 #include "worker/runner/config.h"
 #include "worker/runner/runner.h"
 
@@ -43,6 +44,20 @@ static enum cli_exit check_handlers(const struct arguments *arguments)
                                    "FILE --check-config");
     }
     return CLI_DONE;
+}
+
+/* Each task would fail for good, and be a dead letter. */
+static enum cli_exit check_program(const struct arguments *arguments)
+{
+    const char *program = arguments->command_count > 0 ? arguments->command[0] : NULL;
+    const int error = program != NULL ? program_check(program) : 0;
+    const char *text = error != 0 ? strerrordesc_np(error) : "";
+
+    return error == 0 ? CLI_DONE
+                      : cli_fail(CLI_USAGE,
+                                 "work: cannot run %s: %s; give a program in PATH, or its whole "
+                                 "path",
+                                 program, text != NULL ? text : "");
 }
 
 static enum cli_exit check_names(const struct arguments *arguments)
@@ -113,6 +128,7 @@ static enum cli_exit work(const struct arguments *arguments)
     enum cli_exit code = check_handlers(arguments);
 
     code = code == CLI_DONE ? check_names(arguments) : code;
+    code = code == CLI_DONE ? check_program(arguments) : code;
     if (arguments->command_count > 0) {
         options.worker.commands = &command;
         options.worker.command_count = 1;

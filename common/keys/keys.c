@@ -283,6 +283,12 @@ static enum treadle_status refuse_for_errno(char why[KEY_WHY_SIZE], const char *
         return refuse(why, TREADLE_E_INVALID, "%.300s: is not a regular file; name a key file",
                       path);
     }
+    if (errno == EACCES) {
+        return refuse(why, TREADLE_E_IO,
+                      "%.300s: may not be read by the user who runs this; use a key file of your "
+                      "own",
+                      path);
+    }
     return refuse(why, TREADLE_E_IO, "%.300s: cannot be read: %s", path, strerrordesc_np(errno));
 }
 

@@ -97,6 +97,19 @@ given_a_file none.conf "listen = 'tcp://127.0.0.1:*'" 'server_key = server.key' 
 mv principals kept
 then_config_is_refused 'principals: cannot be read: No such file.*; expected a file of principal "NAME" { [.]+ }'
 mv kept principals
+cp keyed.conf kept
+sed -i "s/^server_key/server-key/" keyed.conf
+then_config_is_refused 'keyed.conf:2: .*server-key' # and no word of TCP without keys, which was not meant
+given_a_file keyed.conf 'listen = {"tcp://127.0.0.1:*", "tcp://0.0.0.0:* other.key", "tcp://127.0.0.2:*"}' \
+    'server_key = missing.key' 'principals = none'
+"$bin/treadled" -c keyed.conf --check-config >"$out" 2>"$err" </dev/null
+code=$?
+then_exit 78
+then_stderr_has '^treadled: .*keyed.conf:2: server_key: .*missing.key: no such key file'
+then_stderr_has '^treadled: .*keyed.conf:1: listen: .*other.key: no such key file'
+then_stderr_has '^treadled: .*none: cannot be read: No such file'
+[[ $(wc -l <"$err") -eq 3 ]] || fail "not each mistake once"
+mv kept keyed.conf
 
 step "the broker's own key is nobody else's"
 cp principals kept

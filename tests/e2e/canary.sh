@@ -19,7 +19,9 @@ start_workers() { # FORM
     start_worker "copy-$1" copy.it -- cat
     start_worker "quiet-$1" quiet.one -- sh -c 'cat >/dev/null; echo "no luck" >&2; exit 3'
     start_worker "loud-$1" loud.one loud-map.one -- sh -c 'cat; exit 3'
-    start_worker "gone-$1" gone.command -- /nonexistent/command
+    given_a_command gone
+    start_worker "gone-$1" gone.command -- ./gone
+    rm gone
     start_worker "dead-$1" dead.now -- sh -c 'cat; kill -SEGV $$'
     start_worker "slow-$1" slow.one --grace 100ms -- sh -c 'cat; sleep 30'
     start_worker "plugin-$1" --plugin "$tests/crash_plugin.so" 'crash.*'

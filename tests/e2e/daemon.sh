@@ -210,3 +210,11 @@ timeout 1 cat <&7 >deaf.err
 wait_line deaf.err ' warn log[.]dropped lines=[0-9]+$'
 wait_line deaf.err ' info broker[.]stopped '
 exec 7>&-
+
+step "the file of its ipc socket goes with it: a file that stays is what treadle looks for first"
+start going "$bin/treadled" --listen "ipc://$work/going.sock"
+going=$last_pid
+eventually 5 test -S "$work/going.sock" || fail "there is no socket"
+kill -TERM "$going"
+wait_gone "$going" 5 || fail "it does not end"
+[[ ! -e $work/going.sock ]] || fail "the socket stays"

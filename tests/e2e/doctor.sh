@@ -30,8 +30,8 @@ then_stats_says() { # CODE PATTERN OPTION...
 }
 
 step "nothing listens, or there is no such host"
-then_doctor_says 69 'nothing listens there; start one with: treadle dev' --broker tcp://127.0.0.1:1
-then_doctor_says 69 'nothing listens there; start one' --broker "ipc://$work/none.sock"
+then_doctor_says 69 'nothing listens there; check --broker, and that treadled runs there; or .*treadle dev, with the same --broker' --broker tcp://127.0.0.1:1
+then_doctor_says 69 'nothing listens there; check --broker' --broker "ipc://$work/none.sock"
 then_doctor_says 69 'host is not known; check' --broker tcp://no-such-host.invalid:7330
 then_stats_says 69 'host is not known; check' --broker tcp://no-such-host.invalid:7330 --connect-timeout 500ms \
     --server-key none
@@ -177,6 +177,15 @@ cli worker ls --identity work.key --server-key server.pub
 then_exit 0
 cli submit in.task --identity work.key --server-key server.pub
 then_exit 77
+cli service pause in --identity submit.key --server-key server.pub
+then_exit 77
+cli submit out.task --identity submit.key --server-key server.pub
+then_exit 77
+for words in 'work" .* message=submit' 'submit" .* message=service_set' 'submit" .* message=submit'; do
+    grep -Eq "session.beyond_rights principal=\"$words" broker.log || fail "the broker does not say who asked for more"
+done
+cli stats --json --identity admin.key --server-key server.pub
+then_stdout_has '"beyond_rights": 3,'
 cli work in.task --identity submit.key --server-key server.pub -- cat
 then_exit 77
 then_stderr_has 'this key lacks the role work'

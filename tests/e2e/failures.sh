@@ -47,8 +47,10 @@ then_exit 1
 then_stderr_has '^final[.]exit failed: permanent: '
 then_stderr_has '^attempt 1 of 4 '
 
-step "a command that is not there"
-start_worker gone gone.command -- /nonexistent/command
+step "a command that is not there, any more or at all"
+given_a_command gone
+start_worker gone gone.command -- ./gone
+rm gone
 cli run gone.command
 then_exit 1
 then_stderr_has '^gone[.]command failed: prepare: '

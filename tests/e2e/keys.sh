@@ -271,6 +271,10 @@ step "and one whose key is taken away is told so, not only that the connection w
 sed -i '/^principal "late"/,/^}/d' principals
 cli broker reload
 then_exit 0
+then_stderr_has 'again; 1 setting changed$'
+cli broker reload
+then_exit 0
+then_stderr_has 'again; 0 settings changed$'
 eventually 10 has_line "$work/late.log" 'lost the broker at .*does not admit this key; trying again .what to do: treadle doctor' ||
     fail "late is not told why"
 
@@ -293,6 +297,8 @@ is_gate_running() {
     "$bin/treadle" task ls --service gate --state running 2>/dev/null | grep -q gate
 }
 eventually 10 is_gate_running || fail "the task does not start"
+[[ $(sed -n 's/^Max core file size *\([^ ]*\) .*/\1/p' "/proc/$waits/limits") == 0 ]] ||
+    fail "a client that holds a secret may leave a core"
 cp without principals
 cli broker reload
 then_exit 0
@@ -303,3 +309,15 @@ then_exit 0
 touch open
 wait_gone "$waits" 10 || fail "the client does not come back"
 has_line "$work/waits.log" '^through$' || fail "the result is lost"
+
+step "map without the right to cancel any more: what may go on is not called cancelled"
+seq 3 >three
+start mapped sh -c 'exec "$0" map gate.none --worker-wait 3s --identity back.key <three' "$bin/treadle"
+mapped=$last_pid
+eventually 5 has_line "$work/mapped.log" 'no worker serves gate[.]none' || fail "the map does not wait"
+sed -i '/^principal "back"/s/submit/work/' principals
+cli broker reload
+then_exit 0
+wait_gone "$mapped" 15 || fail "the map does not end"
+has_line "$work/mapped.log" 'no worker served it within 3s, 3 of its tasks may go on: treadle task ls; start one' ||
+    fail "told: $(cat "$work/mapped.log")"

@@ -160,6 +160,12 @@ is_worker_there() { # NAME
     "$bin/treadle" worker show "$1" --json 2>/dev/null | grep -q '"connected": true'
 }
 
+# A script that does nothing.
+given_a_command() { # FILE
+    printf '#!/bin/sh\n' >"$1"
+    chmod 755 "$1"
+}
+
 # Starts `treadle work` with a name and waits until the broker knows it; its pid in $last_pid.
 start_worker() { # NAME ARGUMENT...
     local name=$1 pid

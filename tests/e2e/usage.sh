@@ -64,6 +64,13 @@ bad 64 "stats: 'x' is one word too many" stats x
 bad 64 "work: no command" work wc.count
 bad 64 "work: no command" work wc.count --
 bad 64 "work: 'wc' is not SERVICE.TASK" work wc -- wc -w
+bad 64 "work: cannot run no-such-program: No such file or directory; give a program in PATH" \
+    work wc.count -- no-such-program -w
+bad 64 "work: cannot run ./usage.sh: No such file" work wc.count -- ./usage.sh
+bad 64 "work: cannot run /: Permission denied" work wc.count -- /
+touch unrunnable
+bad 64 "work: cannot run ./unrunnable: Permission denied" work wc.count -- ./unrunnable
+PATH=".:$PATH" bad 64 "work: cannot run unrunnable: Permission denied" work wc.count -- unrunnable
 bad 64 "run: '--frobnicate' is not one of its options; see: treadle help run" \
     run wc.count --frobnicate
 bad 64 "run: '-x' is not one of its options" run -x wc.count
@@ -86,7 +93,7 @@ then_exit 78
 then_one_message "run: TREADLE_BROKER: 'nowhere' is not an endpoint"
 
 step "no broker"
-bad 69 "run: tcp://127.0.0.1:1: no broker in 300ms: .*start one with: treadle dev" \
+bad 69 "run: tcp://127.0.0.1:1: no broker in 300ms: nothing listens there; check --broker.*: treadle dev, with the same --broker" \
     run wc.count x --connect-timeout 300ms
 bad 69 "stats: tcp://127.0.0.1:1: no broker" stats --connect-timeout 300ms
 bad 69 "task show: ipc://$work/none: no broker" \

@@ -159,6 +159,10 @@ echo 'handler "a.b" { }' >none.conf
 cli work -c none.conf
 then_exit 78
 then_one_message 'work: none.conf:1: handler "a.b" has no command, and there is no plugin'
+echo 'handler "a.b" { command = {"no-such-program", "-w"} }' >missing.conf
+cli work -c missing.conf --check-config
+then_exit 78
+then_one_message 'work: missing.conf:1: handler "a.b": cannot run no-such-program: No such file or directory; expected '
 printf 'plugin "%s" { }\nhandler "demo.other" { timeout = 3s }\n' "$demo" >other.conf
 cli work -c other.conf
 then_exit 78

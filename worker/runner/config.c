@@ -8,6 +8,7 @@
 
 #include "common/base/log.h"
 #include "common/base/span.h"
+#include "worker/exec/program.h"
 #include "worker/routes.h"
 
 #define FILE_PLUGIN_COUNT_MAX 64
@@ -335,6 +336,19 @@ static void on_section_end(void *context)
 
 /* ---- the whole ---- */
 
+/* Each task would fail for good, and be a dead letter. */
+static void check_program(struct runner_config *config, const struct file_handler *handler)
+{
+    const int error = program_check(handler->command[0]);
+    const char *text = error != 0 ? strerrordesc_np(error) : "";
+    if (error != 0) {
+        conf_add_mistake(config->mistakes, handler->line,
+                         "handler \"%s\": cannot run %s: %s; expected a program in PATH, or its "
+                         "whole path",
+                         handler->pattern, handler->command[0], text != NULL ? text : "");
+    }
+}
+
 static void check(struct runner_config *config)
 {
     for (size_t i = 0; i < config->handler_count; i++) {
@@ -349,6 +363,8 @@ static void check(struct runner_config *config)
                              "handler \"%s\" has permanent_exit and no command; expected both or "
                              "neither",
                              handler->pattern);
+        } else if (handler->command != NULL) {
+            check_program(config, handler);
         }
     }
     if (config->handler_count == 0 && config->plugin_count == 0) {

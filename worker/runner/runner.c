@@ -59,7 +59,7 @@ static void tell_apart(const struct runner *runner, const struct worker_note *no
 {
     if (note->is_first) {
         tell(runner, "no broker yet: %s; trying on%s", note->text,
-             note->is_nothing_there ? " (for one to try things: treadle dev)"
+             note->is_nothing_there ? " (is treadled there? one to try things: treadle dev)"
                                     : " (what to do: treadle doctor)");
     } else {
         tell(runner, "lost the broker at %s%s%s; trying again%s", runner->options->worker.broker,
@@ -84,7 +84,7 @@ static void on_note(void *context, const struct worker_note *note)
         return;
     case WORKER_NOTE_REFUSED:
         (void)fprintf(stderr, "treadle: work: %s: %s%s\n", runner->options->worker.broker,
-                      note->text, note->is_final ? "" : "; trying again");
+                      note->text, note->is_final ? "; see: treadle doctor" : "; trying again");
         return;
     case WORKER_NOTE_DRAINING:
         if (note->count > 0) {
