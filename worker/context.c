@@ -599,10 +599,11 @@ treadle_client *treadle_context_client(treadle_context *context)
             .identity = context->config.identity,
             .server_key = context->config.server_key,
         };
+        if (options.broker == NULL || strncmp(options.broker, "tcp://", 6) == 0) {
+            key_protect_process(); /* this process may have a secret from here on */
+        }
         if (treadle_client_open(&context->client, &options) != TREADLE_OK) {
             context->client = NULL;
-        } else if (client_public_key(context->client) != NULL) {
-            key_protect_process(); /* this process has a secret from here on */
         }
     }
     return context->client;

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#define ADMIN_SESSIONS_KEPT 16U
+
 uint32_t session_number(const struct core *core, const struct session *session)
 {
     return (uint32_t)(session - core->sessions);
@@ -642,8 +644,18 @@ bool session_is_rightful(const struct core *core, struct session *session,
     return session->role != ROLE_WORKER || may_still_serve(core, session, input->services);
 }
 
-/* The session this HELLO resumes; NULL: it is a new one. One that served what its key may no longer
- * serve ends, with its leases, and another one begins. */
+/* Whether this HELLO may go on with the session: outcomes that it awaits are for who may submit. */
+static bool may_go_on(const struct core *core, struct session *session, const struct input *input)
+{
+    const bool awaits_none = list_is_empty(&session->waiting) &&
+                             list_is_empty(&session->to_deliver) &&
+                             list_is_empty(&session->in_flight);
+    return session_is_rightful(core, session, input) &&
+           (awaits_none || (input->rights & RIGHT_SUBMIT) != 0);
+}
+
+/* The session this HELLO resumes; NULL: it is a new one. One that served or awaits what its key may
+ * no longer ends, with its leases and watches, and another one begins. */
 static struct session *find_resumed(struct core *core, uint32_t owner, const struct input *input,
                                     struct effects *out)
 {
@@ -656,7 +668,7 @@ static struct session *find_resumed(struct core *core, uint32_t owner, const str
     }
     struct session *session = &core->sessions[found];
     if (input->message->number < session->expected_number || session->role != hello->role ||
-        session_is_rightful(core, session, input)) {
+        may_go_on(core, session, input)) {
         return session;
     }
     if (session->connection != NONE) { /* another one than this */
@@ -685,12 +697,21 @@ static bool renew_serves(struct core *core, struct session *session, const struc
                         out);
 }
 
+/* The last places are for who administers: any key could hold the others for ever. */
+static bool has_place(const struct core *core, const struct input *input)
+{
+    const uint32_t sixteenth = core->config.session_count_max / 16;
+    const uint32_t kept = sixteenth < ADMIN_SESSIONS_KEPT ? sixteenth : ADMIN_SESSIONS_KEPT;
+    return (input->rights & RIGHT_ADMIN) != 0 ||
+           core->session_slab.live + kept < core->config.session_count_max;
+}
+
 void session_on_hello(struct core *core, const struct input *input, struct effects *out)
 {
     const struct message *message = input->message;
     const struct wire_hello *hello = &message->as.hello;
     struct session *former = session_on(core, input->connection);
-    if (former != NULL && !session_is_rightful(core, former, input)) {
+    if (former != NULL && !may_go_on(core, former, input)) {
         session_end(core, former, SESSION_GONE, out); /* whatever comes of this HELLO */
     }
     if (!admits_hello(core, input, out)) {
@@ -719,7 +740,7 @@ void session_on_hello(struct core *core, const struct input *input, struct effec
         effects_add(out, EFFECT_CLOSE, 0)->connection = session->connection;
     }
     if (!is_resumed) {
-        session = session_open(core, owner, hello, out);
+        session = has_place(core, input) ? session_open(core, owner, hello, out) : NULL;
         if (session == NULL) {
             refuse_hello(core, input, REFUSED_LIMIT, "too many sessions", out);
             return;

@@ -144,10 +144,10 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
 {
     const struct arguments *arguments = contact->arguments;
     uint64_t until_ms = client_now_ms() + arguments->connect_timeout_ms;
-    bool is_refused = false;
 
     while (!client_is_welcome(contact->client)) {
-        if (client_now_ms() >= until_ms && is_refused) {
+        if (client_now_ms() >= until_ms &&
+            client_refused_code(contact->client) != REFUSED_CODE_COUNT) { /* not for good */
             note_refusal(contact);
             return CLI_REFUSED;
         }
@@ -162,10 +162,6 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
         if (code != CLI_DONE) {
             return code;
         }
-        struct client_event *event = client_take_event(contact->client, NULL, NULL);
-
-        is_refused = is_refused || (event != NULL && event->kind == CLIENT_EVENT_REFUSED);
-        client_event_destroy(&event);
     }
     return CLI_DONE;
 }
@@ -184,7 +180,7 @@ enum cli_exit contact_open(struct contact *contact, const struct arguments *argu
     if (code != CLI_DONE) {
         return code;
     }
-    if (strncmp(arguments->broker, "tcp://", 6) == 0) {
+    if (strncmp(arguments->broker, "tcp://", 6) == 0 || arguments->identity != NULL) {
         key_protect_process(); /* there may be a secret key in it from here on */
     }
     enum treadle_status status = client_open_only(&contact->client, &options);

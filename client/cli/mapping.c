@@ -375,6 +375,9 @@ static enum cli_exit tell_end(struct mapping *mapping)
         note_patience(mapping);
     } else if (mapping->code == CLI_UNAVAILABLE) {
         note_no_worker(mapping);
+    } else if (mapping->code == CLI_REFUSED && mapping->left_count > 0) {
+        cli_note("map: %s: %llu of its tasks may go on: treadle task ls", mapping->submission.name,
+                 (unsigned long long)mapping->left_count);
     }
     return mapping->code;
 }

@@ -251,13 +251,37 @@ struct loaded {
 
 static bool hex_decode(uint8_t key[KEY_SIZE], const char *text);
 
+/* Whether the path names something in a folder that is there; of Z85 the digits `/` and `.` look so
+ * as well. */
+static bool is_in_folder(const char *path)
+{
+    char folder[FILE_SIZE_MAX];
+    struct stat state;
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL || slash == path || (size_t)(slash - path) >= sizeof(folder)) {
+        return false;
+    }
+    memcpy(folder, path, (size_t)(slash - path));
+    folder[slash - path] = '\0';
+    const bool is_there = stat(folder, &state) == 0 && S_ISDIR(state.st_mode);
+    sodium_memzero(folder, sizeof(folder));
+    return is_there;
+}
+
 /* Whether a key may have been given in the place of a file's name: it could be a secret one, and
- * messages end up in logs. Paths that begin as such are none. */
+ * messages end up in logs. Who named it in a file may have got a folder put in front. */
 static bool is_like_key(const char *text)
 {
+    static const size_t sizes[] = {KEY_HEX_SIZE - 1, Z85_SIZE};
+    const size_t size = strlen(text);
     uint8_t key[KEY_SIZE];
-    const bool is_like = text[0] != '/' && text[0] != '.' &&
-                         (hex_decode(key, text) || z85_decode(key, text, strlen(text)));
+    bool is_like = false;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && !is_like; i++) {
+        const char *end = size < sizes[i] ? NULL : text + size - sizes[i];
+        const bool is_whole = end == text;
+        is_like = end != NULL && (is_whole ? !is_in_folder(text) : end[-1] == '/') &&
+                  (hex_decode(key, end) || z85_decode(key, end, sizes[i]));
+    }
     sodium_memzero(key, sizeof(key));
     return is_like;
 }

@@ -94,6 +94,17 @@ given_a_listener newer
 then_doctor_says 77 'version: this broker speaks 1.7 to 1.9; use one version of treadle on both sides'
 then_stats_says 77 'use one version of treadle on both sides'
 
+step "a broker without a place for one more"
+printf 'listen = {"ipc://%s/full.sock"}\nmax_sessions = 2\n' "$work" >full.conf
+start full "$bin/treadled" -c full.conf
+eventually 10 has_line full.log '^listening ' || fail "no broker"
+for i in 1 2; do
+    start "holder$i" "$bin/treadle" work "a.b$i" --broker "ipc://$work/full.sock" -- true
+    eventually 10 has_line "holder$i.log" 'serving a' || fail "no worker"
+done
+then_doctor_says 77 'the broker refused: limit: too many sessions' --broker "ipc://$work/full.sock" --connect-timeout 500ms
+then_stats_says 77 'the broker refused: limit: too many sessions' --broker "ipc://$work/full.sock" --connect-timeout 500ms
+
 step "a broker without keys"
 start plain "$bin/treadled" --insecure --listen 'tcp://127.0.0.1:*'
 use_broker plain

@@ -310,14 +310,18 @@ touch open
 wait_gone "$waits" 10 || fail "the client does not come back"
 has_line "$work/waits.log" '^through$' || fail "the result is lost"
 
-step "map without the right to cancel any more: what may go on is not called cancelled"
+step "map whose key may no longer submit: it is told so, and what goes on is not called cancelled"
 seq 3 >three
-start mapped sh -c 'exec "$0" map gate.none --worker-wait 3s --identity back.key <three' "$bin/treadle"
-mapped=$last_pid
-eventually 5 has_line "$work/mapped.log" 'no worker serves gate[.]none' || fail "the map does not wait"
+"$bin/treadle" map gate.none --identity back.key <three >mapped.out 2>mapped.log &
+mapped=$!
+eventually 5 has_line mapped.log 'no worker serves gate[.]none' || fail "the map does not wait"
 sed -i '/^principal "back"/s/submit/work/' principals
 cli broker reload
 then_exit 0
-wait_gone "$mapped" 15 || fail "the map does not end"
-has_line "$work/mapped.log" 'no worker served it within 3s, 3 of its tasks may go on: treadle task ls; start one' ||
-    fail "told: $(cat "$work/mapped.log")"
+code=0
+wait "$mapped" || code=$?
+then_exit 77
+has_line mapped.log 'the broker refused: rights: this key may not submit' || fail "told: $(cat mapped.log)"
+has_line mapped.log 'map: gate[.]none: 3 of its tasks may go on: treadle task ls$' || fail "told: $(cat mapped.log)"
+cli task ls --service gate --state ready
+[[ $(grep -c 'gate[.]none' "$out") -eq 3 ]] || fail "its tasks are gone"

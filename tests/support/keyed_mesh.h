@@ -76,7 +76,8 @@ struct keyed_peer {
 struct keyed_peer *keyed_peer_open(const struct given_keyed_peer *given);
 void keyed_peer_close(struct keyed_peer **reference);
 
-/* Queues the message; the number is set. */
+/* Queues the message; the number is set. One that was not let in has nowhere to queue it: libzmq
+ * has given up its connection, and the message is dropped. */
 void keyed_peer_send(struct keyed_peer *peer, struct message *message);
 
 /* HELLO as this role, in a new life; serves: a worker's pattern. */

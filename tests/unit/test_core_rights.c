@@ -228,6 +228,40 @@ static void test_client_of_which_one_role_is_left_may_do_what_that_allows(void *
     assert_int_equal(then_it_gets(client, DONE).effect.status, DONE_REFUSED);
 }
 
+static void test_client_that_may_no_longer_submit_is_told_no_outcome(void **state)
+{
+    struct core_driver *driver = *state;
+    struct peer *client = given_a_client(driver, "alice");
+    struct peer *worker = given_a_worker(driver, "bob", "w1", .serves = "in.work", .slots = 4);
+    const uint32_t task = when_it_submits(client, "in.work", .flags = SUBMIT_WATCH);
+    const uint64_t lease = then_it_is_handed(worker, task);
+    forget_all(driver);
+    when_its_connection_ends(client);
+    client->rights = RIGHT_ADMIN;
+    when_its_services_are(client, SERVICES(in_all));
+    when_it_connects(client);
+    assert_int_equal(then_it_gets(client, WELCOME).effect.status, 0); /* another session */
+    when_it_succeeds(worker, lease);
+    then_it_gets_no(client, SETTLED);
+    then_task_is(driver, task, TASK_SUCCEEDED);
+}
+
+static void test_last_sessions_are_for_who_administers(void **state)
+{
+    struct core_driver *driver = *state;
+    const uint32_t count = driver->core->config.session_count_max;
+    for (uint32_t i = 0; i < count - count / 16; i++) {
+        assert_non_null(peer_session(given_a_client(driver, "eve", .rights = RIGHT_SUBMIT)));
+    }
+    struct peer *refused = given_a_client(driver, "eve", .rights = RIGHT_SUBMIT);
+    assert_int_equal(then_it_gets(refused, REFUSED).effect.status, REFUSED_LIMIT);
+    assert_null(peer_session(refused));
+    for (uint32_t i = 0; i < count / 16; i++) {
+        assert_non_null(peer_session(given_a_client(driver, "root", .rights = RIGHT_ADMIN)));
+    }
+    assert_null(peer_session(given_a_client(driver, "root", .rights = RIGHT_ADMIN)));
+}
+
 static void test_welcome_tells_the_rights_of_the_hello(void **state)
 {
     struct core_driver *driver = *state;
@@ -481,6 +515,8 @@ int main(void)
         TEST(test_session_on_another_connection_of_a_key_with_fewer_rights_is_cut),
         TEST(test_worker_that_comes_back_with_as_much_resumes),
         TEST(test_client_of_which_one_role_is_left_may_do_what_that_allows),
+        TEST(test_client_that_may_no_longer_submit_is_told_no_outcome),
+        TEST(test_last_sessions_are_for_who_administers),
         TEST(test_welcome_tells_the_rights_of_the_hello),
         TEST(test_without_the_right_an_id_of_another_is_as_one_of_nobody),
         TEST(test_own_task_is_known_without_the_right_to_its_service),

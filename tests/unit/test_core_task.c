@@ -1226,6 +1226,27 @@ static void test_at_most_four_listings_are_open(void **state)
     assert_int_equal(page_of(client, 6).status, DONE_OK);
 }
 
+static void test_last_listing_is_for_who_administers(void **state)
+{
+    struct core_config config;
+    core_driver_config(&config);
+    config.task_count_max = 4000;
+    struct core_driver *driver = given_a_core(state, &config);
+    struct peer *greedy = given_a_client(driver, "eve", .rights = RIGHT_SUBMIT);
+    struct peer *root = given_a_client(driver, "root");
+    (void)when_it_submits(greedy, "wc.count", .count = 4000);
+    forget_all(driver);
+    driver->is_by_hand = true;
+    for (uint64_t request = 1; request <= 4; request++) {
+        when_it_lists(greedy,
+                      (struct wire_task_list){.request = request, .state = 1 + TASK_RUNNING});
+    }
+    assert_int_equal(page_of(greedy, 4).status, DONE_BUSY);
+    when_it_lists(root, (struct wire_task_list){.request = 1, .state = 1 + TASK_RUNNING});
+    core_driver_rounds(driver);
+    assert_int_equal(page_of(root, 1).status, DONE_OK);
+}
+
 static void test_a_listing_ends_with_its_session(void **state)
 {
     struct core_config config;
@@ -1318,6 +1339,7 @@ int main(void)
         TEST(test_a_token_goes_on_where_the_page_ended),
         TEST(test_a_token_of_another_life_of_the_broker_is_refused),
         TEST(test_at_most_four_listings_are_open),
+        TEST(test_last_listing_is_for_who_administers),
         TEST(test_a_listing_ends_with_its_session),
     };
 #undef TEST

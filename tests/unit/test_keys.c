@@ -412,6 +412,23 @@ static void test_key_in_the_place_of_a_file_is_not_repeated(void **unused)
     assert_null(strstr(why, keys[1]));
 }
 
+static void test_key_that_looks_like_a_path_is_not_repeated(void **unused)
+{
+    (void)unused;
+    static const char *const keys[] = {"/>APx0c6ob]tC0M@x(?iIZ3VrOW[v@xM:[tyF<mT",
+                                       ".>APx0c6ob]tC0M@x(?iIZ3VrOW/v@xM:[tyF<mT", SPEC_PUBLIC_HEX};
+    struct key_pair *pair = NULL;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        assert_int_equal(key_pair_open(&pair, keys[i], why), TREADLE_E_NOT_FOUND);
+        assert_null(strstr(why, "0c6ob"));
+        assert_int_equal(key_pair_open(&pair, path_of(keys[i]), why), TREADLE_E_NOT_FOUND);
+        assert_null(strstr(why, keys[i])); /* treadle.conf puts its own folder in front */
+        assert_non_null(strstr(why, "looks like a key"));
+    }
+    assert_int_equal(key_pair_open(&pair, path_of("none.key"), why), TREADLE_E_NOT_FOUND);
+    assert_non_null(strstr(why, "none.key"));
+}
+
 static void test_secret_file_is_not_taken_for_anothers_public_one(void **unused)
 {
     (void)unused;
@@ -640,6 +657,7 @@ int main(void)
         TEST(test_public_key_is_read_from_digits_of_either_case),
         TEST(test_text_that_is_neither_digits_nor_file_is_refused),
         TEST(test_key_in_the_place_of_a_file_is_not_repeated),
+        TEST(test_key_that_looks_like_a_path_is_not_repeated),
         TEST(test_secret_file_is_not_taken_for_anothers_public_one),
         TEST(test_public_key_of_what_is_no_file_is_refused_at_once),
         TEST(test_public_file_may_be_anybodys_and_a_link),
