@@ -162,6 +162,9 @@ static enum cli_exit wait_for_welcome(struct contact *contact)
         if (code != CLI_DONE) {
             return code;
         }
+        struct client_event *event = client_take_event(contact->client, NULL, NULL);
+
+        client_event_destroy(&event); /* one that stays would end each wait at once */
     }
     return CLI_DONE;
 }
