@@ -201,8 +201,7 @@ static uint64_t reload_principals(struct loop *loop, const struct config *fresh,
     }
     const struct principals *before =
         loop->principals != NULL ? loop->principals : loop->config->transport.principals;
-    *has_changed =
-        principals_are_narrower(principals, before) || principals_are_narrower(before, principals);
+    *has_changed = principals_are_other(principals, before);
     if (!transport_set_principals(loop->transport, principals, &cut_count)) {
         principals_destroy(&principals);
         log_error("config.failed", "mistake=\"out of memory\"");

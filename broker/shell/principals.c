@@ -154,6 +154,11 @@ bool principals_are_narrower(const struct principals *now, const struct principa
     return false;
 }
 
+bool principals_are_other(const struct principals *left, const struct principals *right)
+{
+    return principals_are_narrower(left, right) || principals_are_narrower(right, left);
+}
+
 /* ---- the file ---- */
 
 enum { PLACE_TOP = CONF_PLACE_TOP, PLACE_PRINCIPAL = 2 };

@@ -68,6 +68,9 @@ bool principals_read_hex(uint8_t key[KEY_SIZE], const char *text);
 /* Whether some key of the table before may do less by this one. */
 bool principals_are_narrower(const struct principals *now, const struct principals *before);
 
+/* Whether some key may do other than in the other table. */
+bool principals_are_other(const struct principals *left, const struct principals *right);
+
 /* Whether somebody who was `before` has another name now, or may no longer do all of it. */
 bool principal_is_narrower(const struct principal *now, const struct principal *before);
 

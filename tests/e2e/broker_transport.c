@@ -377,7 +377,7 @@ static void test_peer_that_does_not_read_is_cut_off_and_nobody_else_waits(void *
     const uint64_t started_at_us = now_us();
     uint64_t longest_us = 0;
     /* ZeroMQ's heartbeat ends it too, after 3 s */
-    while (now_us() - started_at_us < 2500000 && counter_of(&broker, "connections_cut") == 0) {
+    while (now_us() - started_at_us < 20000000 && counter_of(&broker, "sends_dropped") == 0) {
         submit_without_reading(peer, 20);
         const uint64_t begun_at_us = now_us();
         (void)counter_of(&broker, "sends_waited");

@@ -12,7 +12,7 @@ start_map() { # ARGUMENT...
 }
 
 has_logged() { # COUNT
-    (($(wc -l <log) > $1))
+    [[ -e log ]] && (($(wc -l <log) > $1))
 }
 
 # Nothing twice, nothing missing.
